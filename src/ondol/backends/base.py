@@ -1,0 +1,99 @@
+"""The two protocols every model library is put behind.
+
+An *encoder* (embedder or reranker) tokenises and runs batches; exactly one thread calls ``run``.
+A *generator* yields events until it is done or its token is cancelled; several threads may each
+run one ``generate``, up to ``spec.slots``. Both are synchronous and know no queue or metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ondol.core.cancel import CancelToken
+from ondol.core.errors import OndolError
+from ondol.core.types import (
+    Encoded,
+    FloatMatrix,
+    GenerationEvent,
+    GenerationRequest,
+    ModelRole,
+    Pair,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSpec:
+    """What a loaded encoder is. ``dimensions`` is 1 for a reranker."""
+
+    model: str
+    form: str
+    role: ModelRole
+    dimensions: int
+    max_tokens: int
+    device: str = "cpu"
+
+
+class Encoder(Protocol):
+    """An embedder or a reranker.
+
+    ``tokenize`` takes texts (embedder, prefixes already applied) or ``Pair`` items (reranker) and
+    returns, item by item and in order, an ``Encoded`` or the error that item alone met
+    (``TextTooLong`` unless ``truncate``). ``run`` returns float32 ``(n, dimensions)``: pooled but
+    not normalised embeddings, or raw relevance logits. It raises ``BackendError`` on failure.
+    """
+
+    @property
+    def spec(self) -> EncoderSpec: ...
+    def tokenize(
+        self, items: Sequence[str | Pair], *, truncate: bool
+    ) -> list[Encoded | OndolError]: ...
+    def run(self, batch: Sequence[Encoded]) -> FloatMatrix: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorSpec:
+    """What a loaded generator is. ``context_tokens`` is what one request may use, prompt and answer."""
+
+    model: str
+    form: str
+    context_tokens: int
+    slots: int
+    device: str = "cpu"
+    tools: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorHealth:
+    """Whether requests can be served now; ``reason`` says why not."""
+
+    state: Literal["starting", "ready", "restarting", "failed", "closed"]
+    reason: str = ""
+    restarts: int = 0
+
+    @property
+    def ready(self) -> bool:
+        return self.state == "ready"
+
+
+class Generator(Protocol):
+    """A chat model.
+
+    ``generate`` yields ``TokenEvent`` (and ``ToolCallEvent``) and ends with exactly one
+    ``DoneEvent``; after ``cancel`` it ends promptly, also in the middle of prefill, with
+    ``finish_reason="cancelled"``. Raises ``TextTooLong`` when the prompt does not fit,
+    ``InvalidInput`` for a schema or parameter the backend rejects, ``GeneratorDied`` when the
+    process behind it ends, ``NotReady`` when it cannot serve now.
+    ``count_tokens`` returns the true prompt length of a text without chat template.
+    """
+
+    @property
+    def spec(self) -> GeneratorSpec: ...
+    def generate(
+        self, request: GenerationRequest, *, cancel: CancelToken
+    ) -> Iterator[GenerationEvent]: ...
+    def count_tokens(self, text: str) -> int: ...
+    def health(self) -> GeneratorHealth: ...
+    def close(self) -> None: ...

@@ -1,0 +1,106 @@
+"""What happened, said once, to whoever listens.
+
+Rooms emit frozen events to an ``Observer``; telemetry listens from the side. Nothing here formats,
+stores or counts. ``Timing`` is the one timing object a request carries through all rooms.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+RequestOutcome = Literal["ok", "refused", "failed", "cancelled", "deadline"]
+
+
+@dataclass(slots=True)
+class Timing:
+    """Where a request's time went, in milliseconds; rooms add to it as they work."""
+
+    request_id: str = ""
+    queue_ms: float = 0.0
+    tokenize_ms: float = 0.0
+    inference_ms: float = 0.0
+    retrieve_ms: float = 0.0
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+    ttft_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFinished:
+    lane: str
+    model: str
+    outcome: RequestOutcome
+    timing: Timing
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRun:
+    model: str
+    items: int
+    tokens: int
+    padded_tokens: int
+    seconds: float
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStateChanged:
+    model: str
+    state: str
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentIngested:
+    collection: str
+    source: str
+    outcome: Literal["added", "updated", "unchanged", "failed", "deleted"]
+    chunks: int = 0
+    seconds: float = 0.0
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CitationsVerified:
+    """How many quotes of an answer stood up, and how many were dropped."""
+
+    verified: int
+    dropped: int
+
+
+Event = RequestFinished | BatchRun | ModelStateChanged | DocumentIngested | CitationsVerified
+
+
+class Observer(Protocol):
+    """Receives events; must be quick, must not raise, may be called from any thread."""
+
+    def observe(self, event: Event) -> None: ...
+
+
+class NullObserver:
+    """Hears nothing."""
+
+    def observe(self, event: Event) -> None:
+        return None
+
+
+class Observers:
+    """Tells several observers; one that raises is logged and does not stop the others."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def observe(self, event: Event) -> None:
+        for observer in self._observers:
+            try:
+                observer.observe(event)
+            except Exception:
+                logging.getLogger("ondol.observe").exception("observer %r failed", observer)
