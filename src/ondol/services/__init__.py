@@ -1,0 +1,1 @@
+"""One use case per file, asynchronous; only ``container`` names concrete classes."""

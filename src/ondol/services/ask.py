@@ -1,0 +1,256 @@
+"""A question to a cited answer: retrieve, select sentences, generate, verify, stream.
+
+Every citation is verified against the stored text before it is shown; what fails is dropped and
+counted. When nothing relevant is found the answer says so and the generator is not asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ondol.core.clock import Clock, SystemClock
+from ondol.core.errors import BackendError
+from ondol.core.observe import CitationsVerified, NullObserver, Observer, Timing
+from ondol.core.settings import AnswerSettings
+from ondol.core.types import (
+    Citation,
+    DoneEvent,
+    GenerationRequest,
+    Hit,
+    SearchMode,
+    TokenEvent,
+    Usage,
+)
+from ondol.services.chat import ChatService
+from ondol.services.embedding import EmbeddingService
+from ondol.services.retrieval import RetrievalService
+from ondol.text.citations import AnswerVerifier, Verification
+from ondol.text.features import coverage, features
+from ondol.text.language import detect
+from ondol.text.prompts import NOT_FOUND, UNVERIFIED, Language, ask_messages, says_not_found
+from ondol.text.relevance import relevance, signals
+from ondol.text.selection import Excerpt, Sentence, estimate_tokens, pack
+from ondol.text.sentences import split_sentences
+
+_log = logging.getLogger("ondol.ask")
+
+
+@dataclass(frozen=True, slots=True)
+class AskTimings:
+    """Milliseconds; ``ttft_ms`` runs from the question to the first shown token."""
+
+    queue_ms: float
+    retrieve_ms: float
+    ttft_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer with the citations that stood up. ``relevance`` is the estimate behind abstaining."""
+
+    answer: str
+    citations: list[Citation]
+    abstained: bool
+    dropped_citations: int
+    unsupported_statements: int
+    relevance: float
+    usage: Usage
+    timings: AskTimings
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourcesEvent:
+    """The passages the answer may rest on, best first."""
+
+    hits: list[Hit]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDone:
+    """The end of an answer."""
+
+    answer: Answer
+
+
+AskEvent = SourcesEvent | TokenEvent | AnswerDone
+
+
+class AskService:
+    """Answers questions from one collection."""
+
+    def __init__(
+        self,
+        retrieval: RetrievalService,
+        embedding: EmbeddingService,
+        chat: ChatService,
+        *,
+        settings: AnswerSettings,
+        context_tokens: int,
+        clock: Clock | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self._retrieval = retrieval
+        self._embedding = embedding
+        self._chat = chat
+        self._settings = settings
+        self._context_tokens = settings.context_tokens or context_tokens
+        self._clock = clock or SystemClock()
+        self._observer = observer or NullObserver()
+
+    async def ask(self, collection: str, question: str, **options: Any) -> Answer:
+        """Return the whole answer; options as for ``stream``."""
+        async with aclosing(self.stream(collection, question, **options)) as events:
+            async for event in events:
+                if isinstance(event, AnswerDone):
+                    return event.answer
+        raise BackendError("the answer ended without saying so", hint="see the log")
+
+    async def stream(
+        self,
+        collection: str,
+        question: str,
+        *,
+        top_k: int | None = None,
+        mode: SearchMode | None = None,
+        max_tokens: int | None = None,
+        language: Language | None = None,
+        filter: Mapping[str, Any] | None = None,
+        timing: Timing | None = None,
+    ) -> AsyncGenerator[AskEvent]:
+        """Yield ``SourcesEvent``, then ``TokenEvent``s, then one ``AnswerDone``."""
+        started = self._clock.monotonic()
+        timing = timing or Timing()
+        language = language or ("ko" if detect(question) == "ko" else "en")
+        found = await self._retrieval.search(
+            collection,
+            question,
+            top_k=top_k or 2 * self._settings.passages,
+            mode=mode,
+            filter=filter,
+            timing=timing,
+        )
+        estimate = relevance(signals(question, found.hits)) if found.hits else 0.0
+        if estimate < self._settings.min_relevance:
+            yield SourcesEvent([])
+            yield TokenEvent(NOT_FOUND[language])
+            now = (self._clock.monotonic() - started) * 1e3
+            yield AnswerDone(
+                self._answer(
+                    NOT_FOUND[language], Verification(), True, estimate, Usage(), timing, now, now
+                )
+            )
+            return
+        excerpts = await self.select(question, found.hits)
+        yield SourcesEvent([excerpt.hit for excerpt in excerpts])
+        request = GenerationRequest(
+            messages=ask_messages(question, excerpts, language=language),
+            max_tokens=min(max_tokens or self._settings.max_tokens, self._settings.max_tokens),
+        )
+        verifier = AnswerVerifier(question, excerpts, min_support=self._settings.min_support)
+        shown: list[str] = []
+        usage = Usage()
+        ttft_ms = 0.0
+        async with aclosing(self._chat.stream(request, lane="chat", timing=timing)) as events:
+            async for event in events:
+                match event:
+                    case TokenEvent(text):
+                        visible = verifier.feed(text)
+                        if visible:
+                            ttft_ms = ttft_ms or (self._clock.monotonic() - started) * 1e3
+                            shown.append(visible)
+                            yield TokenEvent(visible)
+                    case DoneEvent(_, counted):
+                        usage = counted
+        tail = verifier.finish()
+        abstained = says_not_found("".join(shown) + tail)
+        result = verifier.result
+        if abstained:
+            result = replace(result, citations=[], unsupported=0)
+        elif result.statements and not result.citations:
+            tail += f" {UNVERIFIED[language]}"
+        if tail:
+            ttft_ms = ttft_ms or (self._clock.monotonic() - started) * 1e3
+            shown.append(tail)
+            yield TokenEvent(tail)
+        self._observer.observe(
+            CitationsVerified(verified=len(result.citations), dropped=result.dropped)
+        )
+        total_ms = (self._clock.monotonic() - started) * 1e3
+        text = "".join(shown).strip()
+        yield AnswerDone(
+            self._answer(text, result, abstained, estimate, usage, timing, ttft_ms, total_ms)
+        )
+
+    async def select(self, question: str, hits: Sequence[Hit]) -> list[Excerpt]:
+        """Return the sentences of ``hits`` that go before the generator, best excerpt first.
+
+        A sentence scores by its cosine to the question, its share of the question's words and the rank
+        of its passage.
+        """
+        spans = [(n, s, e) for n, hit in enumerate(hits) for s, e in split_sentences(hit.text)]
+        if not spans:
+            return []
+        texts = [hits[n].text[s:e] for n, s, e in spans]
+        labelled = [
+            f"{hits[n].heading or hits[n].title}\n{text}"
+            if hits[n].heading or hits[n].title
+            else text
+            for (n, _, _), text in zip(spans, texts, strict=True)
+        ]
+        query = await self._embedding.embed([question], role="query", truncate=True, lane="search")
+        rows = await self._embedding.embed(labelled, role="document", truncate=True, lane="search")
+        cosines = rows.vectors @ query.vectors[0]
+        spread = float(np.ptp(cosines)) or 1.0
+        wanted = features(question)
+        sentences = [
+            Sentence(
+                hit=n,
+                start=s,
+                end=e,
+                score=(float(cosine) - float(cosines.max())) / spread
+                + 0.5 * coverage(wanted, features(text))
+                - 0.04 * n,
+                tokens=estimate_tokens(text),
+            )
+            for (n, s, e), text, cosine in zip(spans, texts, cosines, strict=True)
+        ]
+        return pack(
+            hits, sentences, budget=self._context_tokens, max_excerpts=self._settings.passages
+        )
+
+    def _answer(
+        self,
+        text: str,
+        result: Verification,
+        abstained: bool,
+        estimate: float,
+        usage: Usage,
+        timing: Timing,
+        ttft_ms: float,
+        total_ms: float,
+    ) -> Answer:
+        timing.total_ms = total_ms
+        return Answer(
+            answer=text,
+            citations=list(result.citations),
+            abstained=abstained,
+            dropped_citations=result.dropped,
+            unsupported_statements=result.unsupported,
+            relevance=estimate,
+            usage=usage,
+            timings=AskTimings(
+                queue_ms=timing.queue_ms,
+                retrieve_ms=timing.retrieve_ms,
+                ttft_ms=ttft_ms,
+                total_ms=total_ms,
+            ),
+            model=self._chat.model,
+        )

@@ -1,0 +1,437 @@
+"""Builds everything from settings, once, and owns its lifetime.
+
+The only place that names concrete classes. Components load side by side; each has a state, and a
+service asked for too early raises ``NotReady`` with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+
+from ondol.backends.base import Encoder, Generator
+from ondol.core.clock import SystemClock
+from ondol.core.errors import ModelError, NotReady, OndolError
+from ondol.core.machine import Machine, describe
+from ondol.core.observe import ModelStateChanged, NullObserver, Observer
+from ondol.core.settings import Settings
+from ondol.engine.batcher import Batcher, BatcherLimits
+from ondol.engine.generation import GenerationEngine, GenerationLimits
+from ondol.models.library import ModelLibrary
+from ondol.models.profile import choose_generator
+from ondol.services.ask import AskService
+from ondol.services.chat import ChatService
+from ondol.services.embedding import EmbeddingService
+from ondol.services.ingest import IngestService
+from ondol.services.reranking import RerankingService
+from ondol.services.retrieval import RetrievalService
+from ondol.store.documents import DocumentStore
+from ondol.text.korean import KeywordAnalyzer
+from ondol.text.readers.isolated import IsolatedReader
+
+_log = logging.getLogger("ondol.container")
+_T = TypeVar("_T")
+Component = Literal["store", "embedder", "reranker", "keywords", "generator"]
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentState:
+    """One component: what it runs, and why it is not ready where it is not."""
+
+    state: Literal["off", "loading", "ready", "failed"]
+    model: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether requests can be served: every component that is not off is ready."""
+
+    ready: bool
+    components: dict[str, ComponentState]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Which components a caller needs; a command that only searches loads no generator."""
+
+    embedder: bool = True
+    reranker: bool = True
+    keywords: bool = True
+    generator: bool = True
+    fake: bool = False
+
+
+class Container:
+    """All services of one process. Use ``async with Container.open(settings) as container``."""
+
+    def __init__(
+        self, settings: Settings, *, parts: Parts | None = None, observer: Observer | None = None
+    ) -> None:
+        self.settings = settings
+        self.machine: Machine = describe()
+        self.observer: Observer = observer or NullObserver()
+        self.library = ModelLibrary(
+            settings.home / "models",
+            offline=settings.offline,
+            extra_sources=[*map(_path, settings.models.sources)],
+        )
+        self._parts = parts or Parts()
+        self._clock = SystemClock()
+        self._states: dict[str, ComponentState] = {}
+        self._store: DocumentStore | None = None
+        self._analyzer = KeywordAnalyzer()
+        self._reader = IsolatedReader()
+        self._embedder: Batcher | None = None
+        self._reranker: Batcher | None = None
+        self._engine: GenerationEngine | None = None
+        self._embedding: EmbeddingService | None = None
+        self._reranking: RerankingService | None = None
+        self._ingest: IngestService | None = None
+        self._generator_model = ""
+        self.generator_reason = ""
+
+    @classmethod
+    def open(
+        cls, settings: Settings, *, parts: Parts | None = None, observer: Observer | None = None
+    ) -> Self:
+        """Return a container; it loads on ``async with`` (all at once) or on ``start``."""
+        return cls(settings, parts=parts, observer=observer)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+            self._raise_failures()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Load every wanted component side by side; failures become states, not exceptions."""
+        parts = self._parts
+        wanted: dict[str, tuple[bool, Callable[[], Awaitable[str]]]] = {
+            "store": (True, self._load_store),
+            "embedder": (parts.embedder, self._load_embedder),
+            "reranker": (parts.reranker and self._reranker_id() != "none", self._load_reranker),
+            "keywords": (parts.keywords, self._load_keywords),
+            "generator": (
+                parts.generator and self.settings.generation.model != "none",
+                self._load_generator,
+            ),
+        }
+        for name, (on, _) in wanted.items():
+            self._states[name] = ComponentState("loading" if on else "off")
+        await asyncio.gather(*(self._load(name, load) for name, (on, load) in wanted.items() if on))
+
+    async def close(self, *, drain_seconds: float = 0.0) -> None:
+        """Stop admitting, let what runs finish up to ``drain_seconds``, release everything."""
+        if self._engine is not None:
+            await self._engine.close(drain_seconds)
+        for batcher in (self._embedder, self._reranker):
+            if batcher is not None:
+                await batcher.close()
+        await asyncio.to_thread(self._reader.close)
+        if self._store is not None:
+            await asyncio.to_thread(self._store.close)
+        self._engine = self._embedder = self._reranker = self._store = None
+
+    def readiness(self) -> Readiness:
+        """Return the state of every component now; the generator's follows its process."""
+        components = dict(self._states)
+        generator = components.get("generator")
+        if self._engine is not None and generator is not None and generator.state == "ready":
+            health = self._engine.health()
+            if not health.ready:
+                components["generator"] = ComponentState(
+                    "failed" if health.state == "failed" else "loading",
+                    model=generator.model,
+                    reason=f"{health.state}: {health.reason}".strip(": "),
+                )
+        ready = bool(components) and all(c.state in ("ready", "off") for c in components.values())
+        return Readiness(ready=ready, components=components)
+
+    @property
+    def store(self) -> DocumentStore:
+        return self._need(self._store, "store")
+
+    @property
+    def embedding(self) -> EmbeddingService:
+        return self._need(self._embedding, "embedder")
+
+    @property
+    def reranking(self) -> RerankingService:
+        return self._need(self._reranking, "reranker")
+
+    @property
+    def generation(self) -> GenerationEngine:
+        return self._need(self._engine, "generator")
+
+    @property
+    def chat(self) -> ChatService:
+        return ChatService(self.generation, model=self._generator_model)
+
+    @property
+    def retrieval(self) -> RetrievalService:
+        dense = self._parts.embedder
+        return RetrievalService(
+            self.store,
+            self.embedding if dense else None,
+            self._analyzer,
+            settings=self.settings.retrieval,
+            reranking=self._reranking,
+            clock=self._clock,
+        )
+
+    @property
+    def ingest(self) -> IngestService:
+        if self._ingest is None:
+            self._ingest = IngestService(
+                self.store,
+                self.embedding,
+                self._analyzer,
+                self._reader,
+                settings=self.settings.ingest,
+                clock=self._clock,
+                observer=self.observer,
+            )
+        return self._ingest
+
+    @property
+    def ask(self) -> AskService:
+        return AskService(
+            self.retrieval,
+            self.embedding,
+            self.chat,
+            settings=self.settings.answer,
+            context_tokens=self.context_tokens(),
+            clock=self._clock,
+            observer=self.observer,
+        )
+
+    @property
+    def batchers(self) -> dict[str, Batcher]:
+        """The loaded encoders' batchers by lane name."""
+        pairs = {"embeddings": self._embedder, "rerank": self._reranker}
+        return {name: batcher for name, batcher in pairs.items() if batcher is not None}
+
+    def context_tokens(self) -> int:
+        """Return the passage budget that this machine prefills in about three seconds."""
+        return 600
+
+    async def reload(self, component: Literal["embedder", "reranker", "generator"]) -> None:
+        """Load a component anew beside the running one, then swap; raises if it cannot load."""
+        old_batchers = (self._embedder, self._reranker)
+        old_engine = self._engine
+        loads = {
+            "embedder": self._load_embedder,
+            "reranker": self._load_reranker,
+            "generator": self._load_generator,
+        }
+        model = await loads[component]()
+        self._states[component] = ComponentState("ready", model=model)
+        for old, new in zip(old_batchers, (self._embedder, self._reranker), strict=True):
+            if old is not None and old is not new:
+                await old.drain()
+        if old_engine is not None and old_engine is not self._engine:
+            await old_engine.close(self.settings.server.drain_seconds)
+
+    async def _load(self, name: str, load: Callable[[], Awaitable[str]]) -> None:
+        started = self._clock.monotonic()
+        try:
+            model = await load()
+        except Exception as error:
+            if not isinstance(error, OndolError):
+                _log.exception("%s failed to load", name)
+            reason = f"{error} {getattr(error, 'hint', '')}".strip()
+            self._states[name] = ComponentState("failed", reason=reason)
+            self._failures.append(error)
+            self.observer.observe(ModelStateChanged(model=name, state="failed", reason=reason))
+            return
+        seconds = self._clock.monotonic() - started
+        self._states[name] = ComponentState("ready", model=model, seconds=seconds)
+        self.observer.observe(
+            ModelStateChanged(model=model or name, state="ready", seconds=seconds)
+        )
+
+    @property
+    def _failures(self) -> list[Exception]:
+        return self.__dict__.setdefault("_failed", [])  # type: ignore[no-any-return]
+
+    def _raise_failures(self) -> None:
+        for error in self._failures:
+            raise error
+
+    async def _load_store(self) -> str:
+        self._store = await asyncio.to_thread(DocumentStore, self.settings.home, clock=self._clock)
+        return ""
+
+    async def _load_keywords(self) -> str:
+        await asyncio.to_thread(self._analyzer.warm_up)
+        return "kiwi"
+
+    async def _load_embedder(self) -> str:
+        encoder, prefixes = await asyncio.to_thread(self._embedder_backend)
+        await asyncio.to_thread(_warm, encoder)
+        self._embedder = Batcher(
+            encoder,
+            limits=self._batcher_limits(self.settings.lanes.embeddings_queue),
+            observer=self.observer,
+        )
+        service = EmbeddingService(
+            self._embedder,
+            query_prefix=prefixes[0],
+            document_prefix=prefixes[1],
+            observer=self.observer,
+        )
+        self._embedding, self._ingest = service, None
+        return encoder.spec.model
+
+    async def _load_reranker(self) -> str:
+        encoder, languages = await asyncio.to_thread(self._reranker_backend)
+        self._reranker = Batcher(
+            encoder,
+            limits=self._batcher_limits(self.settings.lanes.rerank_queue),
+            observer=self.observer,
+        )
+        self._reranking = RerankingService(
+            self._reranker, languages=languages, observer=self.observer
+        )
+        return encoder.spec.model
+
+    async def _load_generator(self) -> str:
+        backend = await asyncio.to_thread(self._generator_backend)
+        settings = self.settings.generation
+        self._engine = GenerationEngine(
+            backend,
+            slots=backend.spec.slots,
+            queue=settings.queue,
+            limits=GenerationLimits(
+                queue_seconds=settings.queue_seconds,
+                first_token_seconds=settings.first_token_seconds,
+                total_seconds=settings.total_seconds,
+            ),
+            clock=self._clock,
+            observer=self.observer,
+        )
+        self._generator_model = backend.spec.model
+        return backend.spec.model
+
+    def _embedder_backend(self) -> tuple[Encoder, tuple[str, str]]:
+        if self._parts.fake:
+            from ondol.backends.fake_encoder import FakeEmbedder
+
+            return FakeEmbedder(), ("", "")
+        from ondol.models.loading import load_encoder
+
+        files = self.library.files(self.settings.models.embedder)
+        encoder = load_encoder(files, form=self.settings.models.form, threads=self._threads())
+        return encoder, (files.entry.query_prefix, files.entry.document_prefix)
+
+    def _reranker_backend(self) -> tuple[Encoder, tuple[str, ...]]:
+        if self._parts.fake:
+            from ondol.backends.fake_encoder import FakeReranker
+
+            return FakeReranker(), ("en",)
+        from ondol.models.loading import load_encoder
+
+        files = self.library.files(self._reranker_id())
+        return load_encoder(files, form="auto", threads=self._threads()), files.entry.languages
+
+    def _generator_backend(self) -> Generator:
+        settings = self.settings.generation
+        if self._parts.fake:
+            from ondol.backends.fake_generator import FakeGenerator
+
+            return FakeGenerator()
+        if settings.upstream:
+            from ondol.backends.openai_generator import OpenAIGenerator
+
+            return OpenAIGenerator(
+                settings.upstream,
+                model="" if settings.model == "auto" else settings.model,
+                api_key=settings.upstream_key,
+                context_tokens=settings.context_tokens,
+                slots=settings.slots,
+            )
+        from ondol.backends.llamacpp_generator import LlamaCppGenerator
+
+        files = self.library.files(self._choose_generator())
+        return LlamaCppGenerator(
+            files.model_path,
+            model=files.entry.id,
+            context_tokens=settings.context_tokens,
+            slots=settings.slots,
+            threads=settings.threads or self.machine.cores,
+            batch_tokens=settings.batch_tokens,
+            cache_mb=settings.cache_mb,
+            device=settings.device,
+            observer=self.observer,
+        )
+
+    def _choose_generator(self) -> str:
+        wanted = self.settings.generation.model
+        if wanted != "auto":
+            self.generator_reason = "named in the settings"
+            return wanted
+        choice = choose_generator(self.machine, available=self.library.ready("generator"))
+        self.generator_reason = choice.reason
+        _log.info("generator %s: %s", choice.model_id, choice.reason)
+        return choice.model_id
+
+    def _reranker_id(self) -> str:
+        return self.settings.models.reranker
+
+    def _threads(self) -> int:
+        return self.settings.models.threads or self.machine.cores
+
+    def _batcher_limits(self, queue: int) -> BatcherLimits:
+        return BatcherLimits(
+            token_budget=self.settings.models.token_budget,
+            max_batch=self.settings.models.max_batch,
+            queue_requests=queue,
+            queue_seconds=self.settings.lanes.queue_seconds,
+        )
+
+    def _need(self, part: _T | None, name: Component) -> _T:
+        if part is not None:
+            return part
+        state = self._states.get(name, ComponentState("loading"))
+        if state.state == "failed":
+            raise NotReady(
+                f"the {name} could not be loaded: {state.reason}",
+                retry_after=30,
+                hint="see /health/ready, or run `ondol doctor`",
+            )
+        if state.state == "off":
+            raise NotReady(
+                f"no {name} is configured", retry_after=60, hint="see `ondol doctor --settings`"
+            )
+        raise NotReady(f"the {name} is still loading", retry_after=2, hint="try again shortly")
+
+
+def _path(text: str) -> object:
+    from pathlib import Path
+
+    return Path(text).expanduser()
+
+
+def _warm(encoder: Encoder) -> None:
+    """Run one small batch, so that the first caller does not pay for first-use work."""
+    encoded = encoder.tokenize(["온돌 warm-up"], truncate=True)[0]
+    if isinstance(encoded, OndolError):
+        raise ModelError(f"{encoder.spec.model} cannot tokenise", hint="pull the model anew")
+    encoder.run([encoded])

@@ -1,0 +1,124 @@
+"""Texts to vectors: role prefixes, batching, normalisation, fewer dimensions on request.
+
+Owns no model: items go to the embedder's ``Batcher``. Vectors leave L2-normalised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ondol.core.errors import InvalidInput, OndolError
+from ondol.core.observe import NullObserver, Observer, Timing
+from ondol.core.types import FloatMatrix, TextRole
+from ondol.engine.batcher import Batcher, BatchResult
+from ondol.services.outcomes import finished
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingResult:
+    """L2-normalised float32 ``vectors`` of shape ``(texts, dimensions)``, and true token count."""
+
+    vectors: FloatMatrix
+    tokens: int
+    model: str
+
+
+class EmbeddingService:
+    """Embeds texts for search (``query``) or for storing (``document``)."""
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        *,
+        query_prefix: str = "",
+        document_prefix: str = "",
+        observer: Observer | None = None,
+    ) -> None:
+        self._batcher = batcher
+        self._prefixes: dict[TextRole, str] = {"query": query_prefix, "document": document_prefix}
+        self._observer = observer or NullObserver()
+
+    @property
+    def model(self) -> str:
+        return self._batcher.encoder.spec.model
+
+    @property
+    def dimensions(self) -> int:
+        return self._batcher.encoder.spec.dimensions
+
+    @property
+    def max_tokens(self) -> int:
+        return self._batcher.encoder.spec.max_tokens
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        role: TextRole,
+        truncate: bool = False,
+        dimensions: int | None = None,
+        timing: Timing | None = None,
+        lane: str = "embeddings",
+    ) -> EmbeddingResult:
+        """Embed ``texts`` in order; raises the first item's error with ``param="input[i]"``.
+
+        ``dimensions`` keeps the first so many and normalises again. The ``batch`` lane yields to
+        every other.
+        """
+        result, model = await self._run(texts, role, truncate, timing, lane)
+        for index, value in enumerate(result.values):
+            if isinstance(value, OndolError):
+                value.param = value.param or f"input[{index}]"
+                raise value
+        vectors = normalise(np.stack(result.values), dimensions=dimensions)  # type: ignore[arg-type]
+        return EmbeddingResult(vectors=vectors, tokens=sum(result.tokens), model=model)
+
+    async def embed_each(
+        self, texts: Sequence[str], *, role: TextRole, lane: str = "batch"
+    ) -> list[FloatMatrix | OndolError]:
+        """Embed ``texts``, truncating; a text that fails yields its error, the others go on."""
+        result, _ = await self._run(texts, role, True, None, lane)
+        return [
+            value if isinstance(value, OndolError) else normalise(value.reshape(1, -1))[0]
+            for value in result.values
+        ]
+
+    async def _run(
+        self,
+        texts: Sequence[str],
+        role: TextRole,
+        truncate: bool,
+        timing: Timing | None,
+        lane: str,
+    ) -> tuple[BatchResult, str]:
+        if not texts:
+            raise InvalidInput("input is empty", hint="send at least one text", param="input")
+        prefix = self._prefixes[role]
+        timing = timing or Timing()
+        with finished(self._observer, lane=lane, model=self.model, timing=timing) as note:
+            result = await self._batcher.submit(
+                [prefix + text for text in texts],
+                truncate=truncate,
+                urgent=lane != "batch",
+                timing=timing,
+            )
+            note(tokens_in=sum(result.tokens))
+        return result, self.model
+
+
+def normalise(rows: FloatMatrix, *, dimensions: int | None = None) -> FloatMatrix:
+    """Cut ``rows`` to ``dimensions`` columns and scale each to length 1."""
+    if dimensions is not None:
+        if not 1 <= dimensions <= rows.shape[1]:
+            raise InvalidInput(
+                f"dimensions = {dimensions}, this model gives 1 to {rows.shape[1]}",
+                hint="ask for fewer dimensions, or leave the field out",
+                param="dimensions",
+            )
+        rows = rows[:, :dimensions]
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: FloatMatrix = (rows / np.maximum(norms, 1e-12)).astype(np.float32)
+    return unit

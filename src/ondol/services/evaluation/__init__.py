@@ -1,0 +1,1 @@
+"""Measures quality on labelled questions: retrieval and answers. One file per measurement."""

@@ -1,0 +1,126 @@
+"""How right, how well cited and how quick answers are, on questions with known answers.
+
+Every citation is checked again here against the stored text, independently of the service that
+made it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ondol.services.ask import Answer, AskService
+from ondol.services.evaluation.datasets import Question
+from ondol.services.evaluation.metrics import contains, exact_match, percentile, token_f1
+from ondol.store.documents import DocumentStore
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredQuestion:
+    """One question with what came of it."""
+
+    question: Question
+    answer: Answer
+    contains: bool
+    exact: bool
+    f1: float
+    citations_right: int
+    citations_verbatim: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "id": self.question.id,
+            "question": self.question.text,
+            "golds": list(self.question.answers),
+            "answer": self.answer.answer,
+            "abstained": self.answer.abstained,
+            "contains": self.contains,
+            "citations": len(self.answer.citations),
+            "citations_right": self.citations_right,
+            "relevance": round(self.answer.relevance, 4),
+            "ttft_ms": round(self.answer.timings.ttft_ms, 1),
+            "total_ms": round(self.answer.timings.total_ms, 1),
+            "prompt_tokens": self.answer.usage.prompt_tokens,
+        }
+
+
+class AnswerEvaluator:
+    """Asks every question, one after the other."""
+
+    def __init__(self, ask: AskService, store: DocumentStore) -> None:
+        self._ask = ask
+        self._store = store
+
+    async def evaluate(
+        self,
+        collection: str,
+        questions: Sequence[Question],
+        *,
+        told: Callable[[int, int], None] | None = None,
+    ) -> list[AnsweredQuestion]:
+        """Return one result per question, in order."""
+        results = []
+        for done, question in enumerate(questions, start=1):
+            answer = await self._ask.ask(collection, question.text)
+            results.append(await asyncio.to_thread(self._judge, collection, question, answer))
+            if told is not None:
+                told(done, len(questions))
+        return results
+
+    def _judge(self, collection: str, question: Question, answer: Answer) -> AnsweredQuestion:
+        verbatim = right = 0
+        for citation in answer.citations:
+            text = self._store.document(collection, citation.document).text
+            if text[citation.start : citation.end] == citation.quote:
+                verbatim += 1
+            if citation.document in question.documents or contains(
+                citation.quote, question.answers
+            ):
+                right += 1
+        return AnsweredQuestion(
+            question=question,
+            answer=answer,
+            contains=not answer.abstained and contains(answer.answer, question.answers),
+            exact=exact_match(answer.answer, question.answers),
+            f1=token_f1(answer.answer, question.answers),
+            citations_right=right,
+            citations_verbatim=verbatim,
+        )
+
+
+def summarise(results: Sequence[AnsweredQuestion]) -> dict[str, Any]:
+    """Return the figures over ``results``: shares in 0…1, times in milliseconds."""
+    asked = [r for r in results if r.question.answerable]
+    traps = [r for r in results if not r.question.answerable]
+    cited = sum(len(r.answer.citations) for r in asked)
+    every = [r for r in results if r.answer.citations]
+    quotes = sum(len(r.answer.citations) for r in every)
+    ttft = [r.answer.timings.ttft_ms for r in asked]
+    total = [r.answer.timings.total_ms for r in asked]
+    return {
+        "questions": len(results),
+        "answerable": len(asked),
+        "contains": _share(sum(r.contains for r in asked), len(asked)),
+        "exact_match": _share(sum(r.exact for r in asked), len(asked)),
+        "token_f1": _share(sum(r.f1 for r in asked), len(asked)),
+        "cited": _share(sum(bool(r.answer.citations) for r in asked), len(asked)),
+        "citation_precision": _share(sum(r.citations_right for r in asked), cited),
+        "citation_recall": _share(sum(r.citations_right > 0 for r in asked), len(asked)),
+        "verified_quotes": _share(sum(r.citations_verbatim for r in every), quotes),
+        "dropped_citations": sum(r.answer.dropped_citations for r in results),
+        "unsupported_statements": sum(r.answer.unsupported_statements for r in results),
+        "abstained_wrongly": _share(sum(r.answer.abstained for r in asked), len(asked)),
+        "abstained_rightly": _share(sum(r.answer.abstained for r in traps), len(traps)),
+        "ttft_p50_ms": percentile(ttft, 0.5),
+        "ttft_p95_ms": percentile(ttft, 0.95),
+        "total_p50_ms": percentile(total, 0.5),
+        "total_p95_ms": percentile(total, 0.95),
+        "retrieve_p50_ms": percentile([r.answer.timings.retrieve_ms for r in asked], 0.5),
+        "prompt_tokens_p50": percentile([float(r.answer.usage.prompt_tokens) for r in asked], 0.5),
+    }
+
+
+def _share(part: float, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,57 @@
+"""Whether what was found can answer the question at all: a calibrated number in 0…1.
+
+A logistic function of how near the best passage is in meaning and how much of the question's
+wording the best passages cover. Coefficients are fitted by ``benchmarks/relevance.py`` on answerable
+and deliberately unanswerable questions; the figures stand in ``docs/log.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ondol.core.types import Hit
+from ondol.text.features import coverage, features
+
+TOP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """Cosine of the best passage, and the best share of the question's words in one passage."""
+
+    dense: float
+    coverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Logistic coefficients: bias, per unit of cosine, per unit of coverage."""
+
+    bias: float
+    dense: float
+    coverage: float
+
+
+DEFAULT = Calibration(bias=-32.0, dense=35.0, coverage=5.0)
+
+
+def signals(question: str, hits: Sequence[Hit]) -> Signals:
+    """Measure ``hits`` (best first) against ``question``."""
+    wanted = features(question)
+    covered = [
+        coverage(wanted, features(f"{hit.title} {hit.heading} {hit.text}")) for hit in hits[:TOP]
+    ]
+    dense = [hit.dense_score for hit in hits if hit.dense_score is not None]
+    return Signals(dense=max(dense, default=0.0), coverage=max(covered, default=0.0))
+
+
+def relevance(measured: Signals, *, calibration: Calibration = DEFAULT) -> float:
+    """Return the estimated probability that the passages hold the answer."""
+    z = (
+        calibration.bias
+        + calibration.dense * measured.dense
+        + calibration.coverage * measured.coverage
+    )
+    return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, z))))
