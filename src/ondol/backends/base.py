@@ -25,7 +25,7 @@ from ondol.core.types import (
 
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
-    """What a loaded encoder is. ``dimensions`` is 1 for a reranker."""
+    """What a loaded encoder is. ``dimensions`` is 1 for a reranker; ``vocabulary`` 0 is unknown."""
 
     model: str
     form: str
@@ -33,6 +33,7 @@ class EncoderSpec:
     dimensions: int
     max_tokens: int
     device: str = "cpu"
+    vocabulary: int = 0
 
 
 class Encoder(Protocol):

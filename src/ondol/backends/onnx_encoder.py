@@ -7,6 +7,7 @@ Knows no queue; exactly one thread calls ``run``. Source: onnxruntime Python API
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +52,7 @@ class OnnxEncoder:
                 f"{spec.model} ({spec.form}) could not be loaded: {error}",
                 hint=f"fetch it anew: ondol models pull {spec.model} --force",
             ) from error
+        self._spec = replace(spec, vocabulary=self._tokenizer.get_vocab_size())
         self._inputs = [node.name for node in self._session.get_inputs()]
         outputs = [node.name for node in self._session.get_outputs()]
         self._output = "sentence_embedding" if "sentence_embedding" in outputs else outputs[0]

@@ -136,6 +136,10 @@ class RetrievalSettings(_Section):
     candidates: Positive = Field(
         100, description="Candidates each leg hands to fusion. Raise for recall, lower for speed."
     )
+    fusion: Literal["scores", "ranks"] = Field(
+        "scores",
+        description="How the two legs are fused: standardised scores, or reciprocal ranks (RRF).",
+    )
     rrf_k: Positive = Field(
         10, description="Reciprocal-rank-fusion constant: smaller trusts the first ranks more."
     )

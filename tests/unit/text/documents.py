@@ -1,0 +1,61 @@
+"""Documents written by hand for the readers' tests: small, hostile where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+DATA = Path(__file__).resolve().parents[2] / "data" / "documents"
+
+
+def pdf(*, texts: Sequence[str] = (), pages: int | None = None, title: str = "") -> bytes:
+    """Return a PDF with one Helvetica text per page, or ``pages`` kids that are one empty page."""
+    objects: dict[int, bytes] = {1: b"<< /Type /Catalog /Pages 2 0 R >>"}
+    font = 3
+    objects[font] = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
+    kids: list[str] = []
+    number = 4
+    for text in texts:
+        content = _content(text)
+        objects[number] = b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content)
+        objects[number + 1] = (
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents {number} 0 R "
+            f"/Resources << /Font << /F1 {font} 0 R >> >> >>"
+        ).encode()
+        kids.append(f"{number + 1} 0 R")
+        number += 2
+    if pages is not None:
+        for _ in range(pages):
+            objects[number] = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] >>"
+            kids.append(f"{number} 0 R")
+            number += 1
+    objects[2] = f"<< /Type /Pages /Kids [{' '.join(kids)}] /Count {len(kids)} >>".encode()
+    info = ""
+    if title:
+        objects[number] = f"<< /Title ({title}) >>".encode()
+        info = f" /Info {number} 0 R"
+    return _file(objects, info)
+
+
+def _content(text: str) -> bytes:
+    shown = [
+        line.replace("\\", r"\\").replace("(", r"\(").replace(")", r"\)")
+        for line in text.split("\n")
+    ]
+    body = "".join(f"({line}) Tj T* " for line in shown)
+    return f"BT /F1 12 Tf 14 TL 72 720 Td {body}ET".encode("latin-1")
+
+
+def _file(objects: dict[int, bytes], info: str) -> bytes:
+    out = bytearray(b"%PDF-1.4\n")
+    offsets: dict[int, int] = {}
+    for number in sorted(objects):
+        offsets[number] = len(out)
+        out += b"%d 0 obj\n%s\nendobj\n" % (number, objects[number])
+    start = len(out)
+    size = max(objects) + 1
+    out += b"xref\n0 %d\n0000000000 65535 f \n" % size
+    for number in range(1, size):
+        out += b"%010d 00000 n \n" % offsets[number]
+    out += f"trailer\n<< /Size {size} /Root 1 0 R{info} >>\nstartxref\n{start}\n%%EOF\n".encode()
+    return bytes(out)
