@@ -97,6 +97,8 @@ class Batcher:
         self._requests = 0
         self._changed = threading.Condition()
         self._closing = False
+        self._draining = False
+        self._idle = asyncio.Event()
         self._seconds_per_item = 0.01
         self._thread = threading.Thread(
             target=self._work, name=f"ondol-{encoder.spec.model}", daemon=True
@@ -123,7 +125,7 @@ class Batcher:
 
     async def submit(
         self,
-        items: Sequence[str | Pair],
+        items: Sequence[str | Pair | Encoded],
         *,
         truncate: bool = False,
         urgent: bool = True,
@@ -131,13 +133,15 @@ class Batcher:
     ) -> BatchResult:
         """Tokenise and run ``items``; cancelling the caller drops what has not started.
 
+        Items of one call are all raw, or all ``Encoded`` by the caller already.
+
         Raises ``Overloaded`` when the queue is full, ``NotReady`` when closing and
         ``DeadlineExceeded`` when the queue wait runs out. Errors of single items are values.
         """
         self._admit(len(items))
         try:
             before = self._clock.monotonic()
-            encoded = await asyncio.to_thread(self._encoder.tokenize, items, truncate=truncate)
+            encoded = await self._tokenized(items, truncate=truncate)
             tokenized = self._clock.monotonic()
             request = self._enqueue(encoded, urgent=urgent)
             try:
@@ -152,12 +156,22 @@ class Batcher:
                     timing.inference_ms += (request.finished - request.started) * 1e3
         finally:
             self._requests -= 1
+            if not self._requests:
+                self._idle.set()
         values = [
             BackendError("the model returned nothing for this item") if v is None else v
             for v in request.values
         ]
         tokens = [e.tokens if isinstance(e, Encoded) else 0 for e in encoded]
         return BatchResult(values=values, tokens=tokens)
+
+    async def drain(self) -> None:
+        """Refuse new work, finish what was admitted, then close."""
+        self._draining = True
+        while self._requests:
+            self._idle.clear()
+            await self._idle.wait()
+        await self.close()
 
     async def close(self) -> None:
         """Refuse new work, fail what waits, end the worker and the encoder."""
@@ -171,7 +185,7 @@ class Batcher:
         self._encoder.close()
 
     def _admit(self, items: int) -> None:
-        if self._closing:
+        if self._closing or self._draining:
             raise NotReady("the model is being closed", retry_after=5, hint="try again shortly")
         waiting = len(self._queue)
         full = self._requests >= self._limits.queue_requests
@@ -185,6 +199,15 @@ class Batcher:
                 hint="send again after Retry-After seconds, or send fewer at once",
             )
         self._requests += 1
+
+    async def _tokenized(
+        self, items: Sequence[str | Pair | Encoded], *, truncate: bool
+    ) -> Sequence[Encoded | OndolError]:
+        ready = [item for item in items if isinstance(item, Encoded)]
+        if len(ready) == len(items):
+            return ready
+        raw = [item for item in items if not isinstance(item, Encoded)]
+        return await asyncio.to_thread(self._encoder.tokenize, raw, truncate=truncate)
 
     def _enqueue(self, encoded: Sequence[Encoded | OndolError], *, urgent: bool) -> _Request:
         loop = asyncio.get_running_loop()

@@ -10,10 +10,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
-from ondol.backends.base import Encoder, Generator
+from ondol.backends.base import Encoder, GeneratorHealth
 from ondol.core.clock import SystemClock
 from ondol.core.errors import ModelError, NotReady, OndolError
 from ondol.core.machine import Machine, describe
@@ -22,8 +23,8 @@ from ondol.core.settings import Settings
 from ondol.engine.batcher import Batcher, BatcherLimits
 from ondol.engine.generation import GenerationEngine, GenerationLimits
 from ondol.models.library import ModelLibrary
-from ondol.models.profile import choose_generator
 from ondol.services.ask import AskService
+from ondol.services.backend_factory import BackendFactory
 from ondol.services.chat import ChatService
 from ondol.services.embedding import EmbeddingService
 from ondol.services.ingest import IngestService
@@ -79,11 +80,15 @@ class Container:
         self.library = ModelLibrary(
             settings.home / "models",
             offline=settings.offline,
-            extra_sources=[*map(_path, settings.models.sources)],
+            extra_sources=[Path(text).expanduser() for text in settings.models.sources],
         )
         self._parts = parts or Parts()
+        self._backends = BackendFactory(
+            settings, library=self.library, machine=self.machine, fake=self._parts.fake
+        )
         self._clock = SystemClock()
         self._states: dict[str, ComponentState] = {}
+        self._failures: list[Exception] = []
         self._store: DocumentStore | None = None
         self._analyzer = KeywordAnalyzer()
         self._reader = IsolatedReader()
@@ -94,7 +99,6 @@ class Container:
         self._reranking: RerankingService | None = None
         self._ingest: IngestService | None = None
         self._generator_model = ""
-        self.generator_reason = ""
 
     @classmethod
     def open(
@@ -126,7 +130,10 @@ class Container:
         wanted: dict[str, tuple[bool, Callable[[], Awaitable[str]]]] = {
             "store": (True, self._load_store),
             "embedder": (parts.embedder, self._load_embedder),
-            "reranker": (parts.reranker and self._reranker_id() != "none", self._load_reranker),
+            "reranker": (
+                parts.reranker and self.settings.models.reranker != "none",
+                self._load_reranker,
+            ),
             "keywords": (parts.keywords, self._load_keywords),
             "generator": (
                 parts.generator and self.settings.generation.model != "none",
@@ -223,6 +230,11 @@ class Container:
         )
 
     @property
+    def generator_reason(self) -> str:
+        """Why this generator was chosen, in one sentence."""
+        return self._backends.generator_reason
+
+    @property
     def batchers(self) -> dict[str, Batcher]:
         """The loaded encoders' batchers by lane name."""
         pairs = {"embeddings": self._embedder, "rerank": self._reranker}
@@ -267,13 +279,14 @@ class Container:
             ModelStateChanged(model=model or name, state="ready", seconds=seconds)
         )
 
-    @property
-    def _failures(self) -> list[Exception]:
-        return self.__dict__.setdefault("_failed", [])  # type: ignore[no-any-return]
-
     def _raise_failures(self) -> None:
         for error in self._failures:
             raise error
+
+    def _generator_state(self, health: GeneratorHealth) -> None:
+        self.observer.observe(
+            ModelStateChanged(model="generator", state=health.state, reason=health.reason)
+        )
 
     async def _load_store(self) -> str:
         self._store = await asyncio.to_thread(DocumentStore, self.settings.home, clock=self._clock)
@@ -284,7 +297,7 @@ class Container:
         return "kiwi"
 
     async def _load_embedder(self) -> str:
-        encoder, prefixes = await asyncio.to_thread(self._embedder_backend)
+        encoder, prefixes = await asyncio.to_thread(self._backends.embedder)
         await asyncio.to_thread(_warm, encoder)
         self._embedder = Batcher(
             encoder,
@@ -301,7 +314,7 @@ class Container:
         return encoder.spec.model
 
     async def _load_reranker(self) -> str:
-        encoder, languages = await asyncio.to_thread(self._reranker_backend)
+        encoder, languages = await asyncio.to_thread(self._backends.reranker)
         self._reranker = Batcher(
             encoder,
             limits=self._batcher_limits(self.settings.lanes.rerank_queue),
@@ -313,7 +326,7 @@ class Container:
         return encoder.spec.model
 
     async def _load_generator(self) -> str:
-        backend = await asyncio.to_thread(self._generator_backend)
+        backend = await asyncio.to_thread(self._backends.generator, on_state=self._generator_state)
         settings = self.settings.generation
         self._engine = GenerationEngine(
             backend,
@@ -329,74 +342,6 @@ class Container:
         )
         self._generator_model = backend.spec.model
         return backend.spec.model
-
-    def _embedder_backend(self) -> tuple[Encoder, tuple[str, str]]:
-        if self._parts.fake:
-            from ondol.backends.fake_encoder import FakeEmbedder
-
-            return FakeEmbedder(), ("", "")
-        from ondol.models.loading import load_encoder
-
-        files = self.library.files(self.settings.models.embedder)
-        encoder = load_encoder(files, form=self.settings.models.form, threads=self._threads())
-        return encoder, (files.entry.query_prefix, files.entry.document_prefix)
-
-    def _reranker_backend(self) -> tuple[Encoder, tuple[str, ...]]:
-        if self._parts.fake:
-            from ondol.backends.fake_encoder import FakeReranker
-
-            return FakeReranker(), ("en",)
-        from ondol.models.loading import load_encoder
-
-        files = self.library.files(self._reranker_id())
-        return load_encoder(files, form="auto", threads=self._threads()), files.entry.languages
-
-    def _generator_backend(self) -> Generator:
-        settings = self.settings.generation
-        if self._parts.fake:
-            from ondol.backends.fake_generator import FakeGenerator
-
-            return FakeGenerator()
-        if settings.upstream:
-            from ondol.backends.openai_generator import OpenAIGenerator
-
-            return OpenAIGenerator(
-                settings.upstream,
-                model="" if settings.model == "auto" else settings.model,
-                api_key=settings.upstream_key,
-                context_tokens=settings.context_tokens,
-                slots=settings.slots,
-            )
-        from ondol.backends.llamacpp_generator import LlamaCppGenerator
-
-        files = self.library.files(self._choose_generator())
-        return LlamaCppGenerator(
-            files.model_path,
-            model=files.entry.id,
-            context_tokens=settings.context_tokens,
-            slots=settings.slots,
-            threads=settings.threads or self.machine.cores,
-            batch_tokens=settings.batch_tokens,
-            cache_mb=settings.cache_mb,
-            device=settings.device,
-            observer=self.observer,
-        )
-
-    def _choose_generator(self) -> str:
-        wanted = self.settings.generation.model
-        if wanted != "auto":
-            self.generator_reason = "named in the settings"
-            return wanted
-        choice = choose_generator(self.machine, available=self.library.ready("generator"))
-        self.generator_reason = choice.reason
-        _log.info("generator %s: %s", choice.model_id, choice.reason)
-        return choice.model_id
-
-    def _reranker_id(self) -> str:
-        return self.settings.models.reranker
-
-    def _threads(self) -> int:
-        return self.settings.models.threads or self.machine.cores
 
     def _batcher_limits(self, queue: int) -> BatcherLimits:
         return BatcherLimits(
@@ -421,12 +366,6 @@ class Container:
                 f"no {name} is configured", retry_after=60, hint="see `ondol doctor --settings`"
             )
         raise NotReady(f"the {name} is still loading", retry_after=2, hint="try again shortly")
-
-
-def _path(text: str) -> object:
-    from pathlib import Path
-
-    return Path(text).expanduser()
 
 
 def _warm(encoder: Encoder) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
-from ondol.core.errors import InvalidInput, OndolError
+from ondol.core.errors import InvalidInput, OndolError, TextTooLong
 from ondol.core.observe import NullObserver, Observer, Timing
-from ondol.core.types import FloatMatrix, TextRole
+from ondol.core.types import Encoded, FloatMatrix, TextRole
 from ondol.engine.batcher import Batcher, BatchResult
 from ondol.services.outcomes import finished
 
@@ -55,7 +56,7 @@ class EmbeddingService:
 
     async def embed(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str] | Sequence[Sequence[int]],
         *,
         role: TextRole,
         truncate: bool = False,
@@ -65,6 +66,7 @@ class EmbeddingService:
     ) -> EmbeddingResult:
         """Embed ``texts`` in order; raises the first item's error with ``param="input[i]"``.
 
+        Lists of token ids are taken as they are: no prefix and no special tokens are added.
         ``dimensions`` keeps the first so many and normalises again. The ``batch`` lane yields to
         every other.
         """
@@ -88,7 +90,7 @@ class EmbeddingService:
 
     async def _run(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str] | Sequence[Sequence[int]],
         role: TextRole,
         truncate: bool,
         timing: Timing | None,
@@ -97,16 +99,38 @@ class EmbeddingService:
         if not texts:
             raise InvalidInput("input is empty", hint="send at least one text", param="input")
         prefix = self._prefixes[role]
+        items = [
+            f"{prefix}{text}" if isinstance(text, str) else self._token_ids(index, text, truncate)
+            for index, text in enumerate(cast("Sequence[str | Sequence[int]]", texts))
+        ]
         timing = timing or Timing()
         with finished(self._observer, lane=lane, model=self.model, timing=timing) as note:
             result = await self._batcher.submit(
-                [prefix + text for text in texts],
+                items,
                 truncate=truncate,
                 urgent=lane != "batch",
                 timing=timing,
             )
             note(tokens_in=sum(result.tokens))
         return result, self.model
+
+    def _token_ids(self, index: int, ids: Sequence[int], truncate: bool) -> Encoded:
+        spec = self._batcher.encoder.spec
+        name = f"input[{index}]"
+        if not ids or not all(0 <= i < (spec.vocabulary or i + 1) for i in ids):
+            raise InvalidInput(
+                f"{name} is empty or holds token ids outside 0…{spec.vocabulary - 1}",
+                hint=f"send text, or ids of {spec.model}'s own tokenizer",
+                param=name,
+            )
+        if len(ids) > spec.max_tokens and not truncate:
+            raise TextTooLong(
+                f"{name} has {len(ids)} tokens, {spec.model} takes {spec.max_tokens}",
+                hint="send fewer ids, or truncate=true to cut them",
+                param=name,
+            )
+        ids = ids[: spec.max_tokens]
+        return Encoded(ids=ids, type_ids=[0] * len(ids))
 
 
 def normalise(rows: FloatMatrix, *, dimensions: int | None = None) -> FloatMatrix:

@@ -19,7 +19,7 @@ from ondol.core.types import Hit, SearchMode
 from ondol.services.embedding import EmbeddingService
 from ondol.services.reranking import RerankingService
 from ondol.store.documents import DocumentStore
-from ondol.store.fusion import reciprocal_rank_fusion
+from ondol.store.fusion import reciprocal_rank_fusion, score_fusion
 from ondol.text.language import detect
 
 Ranking = list[tuple[int, float]]
@@ -130,9 +130,10 @@ class RetrievalService:
         if mode != "hybrid":
             return legs[mode], legs, timings
         weight = self._settings.dense_weight
-        fused = reciprocal_rank_fusion(
-            legs, k=self._settings.rrf_k, weights={"dense": weight, "lexical": 1 - weight}
-        )
+        weights = {"dense": weight, "lexical": 1 - weight}
+        if self._settings.fusion == "scores":
+            return score_fusion(legs, weights=weights), legs, timings
+        fused = reciprocal_rank_fusion(legs, k=self._settings.rrf_k, weights=weights)
         return fused, legs, timings
 
     async def _timed(self, name: str, run: Any, timings: dict[str, float]) -> Ranking:

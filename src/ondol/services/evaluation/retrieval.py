@@ -13,7 +13,8 @@ from typing import Any
 from ondol.core.types import SearchMode
 from ondol.services.evaluation.datasets import Query, RetrievalDataset
 from ondol.services.evaluation.metrics import ndcg, recall, reciprocal_rank
-from ondol.services.ingest import IngestService, Progress
+from ondol.services.ingest import IngestService
+from ondol.services.ingest_report import Progress
 from ondol.services.retrieval import RetrievalService
 
 MODES: tuple[SearchMode, ...] = ("hybrid", "dense", "lexical")
@@ -86,7 +87,9 @@ class RetrievalEvaluator:
                 if querying is not None:
                     querying(at * len(dataset.queries) + done, total)
             means = [value / len(dataset.queries) for value in sums]
-            scores[mode] = RetrievalScores(*means, seconds=self._now() - started)
+            scores[mode] = RetrievalScores(
+                means[0], means[1], means[2], seconds=self._now() - started
+            )
         return RetrievalEvaluation(
             dataset=dataset.name,
             queries=len(dataset.queries),

@@ -1,0 +1,201 @@
+"""One llama.cpp child process, from its start to its certain end.
+
+Owns the process, its three pipes, the last lines of its log, and its loopback address and key.
+Knows no restart and no request. The thread that builds a ``Child`` must outlive it: Linux kills
+the child when the thread that started it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ondol.backends.http_endpoint import Endpoint
+
+_SCRIPT = Path(__file__).with_name("llamacpp_child.py")
+_LOG_LINES = 60
+_STOP_SECONDS = 3.0
+_SPINS = "1000"
+"""How often an OpenMP thread looks before it sleeps at a barrier. The default, 300,000, burns whole
+time slices when another process wants the core: decoding then falls to a sixtieth (ADR 0012)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSetup:
+    """How llama.cpp is run. ``context_tokens`` is per slot; ``gpu_layers`` -1 takes all it can."""
+
+    model_path: Path
+    context_tokens: int
+    slots: int
+    threads: int
+    batch_tokens: int
+    cache_mib: int = 0
+    gpu_layers: int = -1
+
+    def params(self, *, key: str) -> dict[str, Any]:
+        """Return the values for llama.cpp's ``CommonParams`` by dotted name."""
+        return {
+            "model.path": str(self.model_path),
+            # Not unified: each slot has its own context, so that one request cannot take
+            # another's room, and a prompt that is too long for one is refused with both counts.
+            "n_ctx": self.context_tokens * self.slots,
+            "kv_unified": False,
+            "n_parallel": self.slots,
+            "n_batch": self.batch_tokens,
+            "n_ubatch": self.batch_tokens,
+            "cpuparams.n_threads": self.threads,
+            "cpuparams_batch.n_threads": self.threads,
+            "n_gpu_layers": self.gpu_layers,
+            # May restore another conversation (ggml-org/llama.cpp issue 27148).
+            "cache_ram_mib": self.cache_mib,
+            "cache_idle_slots": False,
+            "api_keys": [key],
+            "port": 0,
+            "ui": False,
+            "endpoint_metrics": False,
+            "endpoint_props": False,
+            "verbosity": 2,
+        }
+
+
+class Child:
+    """A started process. ``pump`` must be called by one thread until ``ended``."""
+
+    def __init__(self, setup: ChildSetup) -> None:
+        self._key = secrets.token_urlsafe(32)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(_SCRIPT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env=_environment(),
+        )
+        self.dead = threading.Event()
+        self.endpoint: Endpoint | None = None
+        self.error = ""
+        self._log: deque[str] = deque(maxlen=_LOG_LINES)
+        self._partial: dict[str, bytes] = {"report": b"", "log": b""}
+        self._wake_read, self._wake_write = os.pipe()
+        self._selector = selectors.DefaultSelector()
+        self._wake_lock = threading.Lock()
+        for pipe, name in ((self._process.stdout, "report"), (self._process.stderr, "log")):
+            if pipe is not None:
+                os.set_blocking(pipe.fileno(), False)
+                self._selector.register(pipe.fileno(), selectors.EVENT_READ, name)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, "wake")
+        self._send({"parent": os.getpid(), "params": setup.params(key=self._key)})
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """The last lines the process wrote, oldest first."""
+        return "\n".join(self._log)
+
+    def pump(self, timeout: float) -> None:
+        """Wait at most ``timeout`` seconds for news of the process and take it in."""
+        for key, _ in self._selector.select(timeout):
+            if key.data == "wake":
+                os.read(self._wake_read, 64)
+                continue
+            data = os.read(key.fd, 65_536)
+            if data:
+                self._take(key.data, data)
+            else:
+                self._selector.unregister(key.fd)
+        if len(self._selector.get_map()) == 1:  # both pipes have closed: it is ending
+            self._reap()
+
+    def wake(self) -> None:
+        """From any thread: make ``pump`` return."""
+        with self._wake_lock:
+            if not self.dead.is_set():
+                os.write(self._wake_write, b"x")
+
+    def kill(self) -> None:
+        """From any thread: end the process at once."""
+        if not self.dead.is_set():
+            self._process.kill()
+
+    def stop(self) -> None:
+        """Let the process end by itself, kill it if it does not, and free everything."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._reap()
+
+    def describe_end(self) -> str:
+        """Return how the process ended, and what it said about that."""
+        code = self._process.poll()
+        if code == -signal.SIGKILL:
+            return "signal 9: killed from outside, or out of memory"
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        said = self.error or self._last_words()
+        return f"{how}{': ' if said else ''}{said}"
+
+    def _last_words(self) -> str:
+        """Return the log line that explains an end: a failed check, or an error while loading."""
+        marks = ["GGML_ASSERT", "terminate called", "what():"]
+        if self.endpoint is None:
+            marks += [" E ", "error"]
+        return next((line for line in reversed(self._log) if any(m in line for m in marks)), "")
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):  # it has ended already, which pump will see
+                self._process.stdin.write(json.dumps(message).encode() + b"\n")
+                self._process.stdin.flush()
+
+    def _take(self, name: str, data: bytes) -> None:
+        *lines, self._partial[name] = (self._partial[name] + data).split(b"\n")
+        for line in lines:
+            text = line.decode("utf-8", "replace").rstrip()
+            if name == "report":
+                self._read_report(text)
+            elif text:
+                self._log.append(text)
+
+    def _read_report(self, text: str) -> None:
+        report = json.loads(text)
+        if error := report.get("error"):
+            self.error = f"{error} ({self._last_words()})" if self._last_words() else error
+        if address := report.get("address"):
+            self.endpoint = Endpoint(address, key=self._key)
+
+    def _reap(self) -> None:
+        if self.dead.is_set():
+            return
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._selector.close()
+        with self._wake_lock:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self.dead.set()
+
+
+def _environment() -> dict[str, str]:
+    """Return the child's environment: ours without our settings, and a patient OpenMP."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("ONDOL_")}
+    return {"GOMP_SPINCOUNT": _SPINS} | ours

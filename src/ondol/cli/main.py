@@ -1,0 +1,69 @@
+"""The root of the command, its entry point, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+import ondol
+from ondol.cli.failures import report
+from ondol.cli.invocation import Invocation
+from ondol.cli.lazy import LazyCommand, LazyGroup
+from ondol.cli.options import global_options
+from ondol.cli.output import force_utf8
+
+COMMANDS = {
+    "serve": LazyCommand("ondol.cli.serve:serve", "Run the HTTP server."),
+    "models": LazyCommand("ondol.cli.models:models", "List, fetch and reload model weights."),
+    "ingest": LazyCommand("ondol.cli.ingest:ingest", "Read files into a collection."),
+    "search": LazyCommand("ondol.cli.search:search", "Find passages in a collection."),
+    "ask": LazyCommand("ondol.cli.ask:ask", "Answer a question, with citations."),
+    "collections": LazyCommand(
+        "ondol.cli.collections:collections", "List, show and delete collections."
+    ),
+    "documents": LazyCommand("ondol.cli.documents:documents", "List, show and delete documents."),
+    "eval": LazyCommand("ondol.cli.eval:evaluate", "Measure search and answers."),
+    "doctor": LazyCommand("ondol.cli.doctor:doctor", "Check this machine, the models, the store."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=(
+        "Exit codes: 0 good, 2 usage, 3 refused or failed gate, 1 other. "
+        "Settings: flag > ONDOL_* > ondol.toml > default."
+    ),
+)
+@click.version_option(ondol.__version__, prog_name="ondol", message="%(prog)s %(version)s")
+@global_options(listed=True)
+def cli() -> None:
+    """Private search and cited answers over your own documents, on one modest machine."""
+
+
+def main(arguments: Sequence[str] | None = None, *, invocation: Invocation | None = None) -> int:
+    """Run one command line (``sys.argv`` unless given) and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    state = invocation or Invocation()
+    try:
+        outcome = cli.main(arguments, prog_name="ondol", standalone_mode=False, obj=state)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except (Exception, KeyboardInterrupt) as error:
+        # A command line that does not parse may stop before ``--json`` was seen.
+        state.as_json |= "--json" in arguments
+        return report(error, invocation=state)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def run() -> NoReturn:
+    """Entry point of the ``ondol`` script."""
+    force_utf8()
+    sys.exit(main())

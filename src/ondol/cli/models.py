@@ -1,0 +1,249 @@
+"""``ondol models``: which weights there are, fetching them, and swapping them in a running server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from ondol.cli.invocation import Invocation
+from ondol.cli.options import global_options
+from ondol.cli.output import human_bytes
+from ondol.cli.progress import meter
+
+if TYPE_CHECKING:
+    import httpx
+
+    from ondol.models.catalogue import CatalogueEntry
+    from ondol.models.library import ModelFiles, PullProgress
+
+RELOAD_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A catalogue entry as the list shows it; ``bytes`` is the size of its files."""
+
+    id: str
+    role: str
+    title: str
+    licence: str
+    languages: tuple[str, ...]
+    dimensions: int | None
+    max_tokens: int
+    bytes: int
+    state: str
+    default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A model that is ready, and where its files lie."""
+
+    id: str
+    folder: str
+    bytes: int
+
+
+@click.group()
+@global_options()
+def models() -> None:
+    """List, fetch and reload model weights."""
+
+
+@models.command("list")
+@click.option(
+    "--role", type=click.Choice(["embedder", "reranker", "generator"]), help="Only this role."
+)
+@global_options()
+@click.pass_obj
+def list_models(invocation: Invocation, *, role: str | None) -> None:
+    """List the catalogue and what of it is here."""
+    from ondol.models.catalogue import catalogue
+
+    listed = [
+        _listed(invocation, entry)
+        for entry in catalogue().values()
+        if role is None or entry.role == role
+    ]
+    output = invocation.output
+    if output.as_json:
+        output.data({"models": listed})
+        return
+    output.table(
+        ("ID", "ROLE", "STATE", "SIZE", "LANGUAGES", "LICENCE"),
+        [
+            (
+                model.id,
+                model.role,
+                model.state,
+                human_bytes(model.bytes),
+                ", ".join(model.languages),
+                model.licence,
+            )
+            for model in listed
+        ],
+    )
+
+
+@models.command()
+@click.argument("model")
+@global_options()
+@click.pass_obj
+def info(invocation: Invocation, *, model: str) -> None:
+    """Show one model: its files, hashes, licence and sources."""
+    from ondol.cli.output import plain
+    from ondol.models.catalogue import entry
+
+    found = entry(model)
+    listed = _listed(invocation, found)
+    output = invocation.output
+    if output.as_json:
+        output.data({**plain(found), **plain(listed)})
+        return
+    rows: list[tuple[str, object]] = [
+        ("id", listed.id),
+        ("title", listed.title),
+        ("role", listed.role),
+        ("state", listed.state),
+        ("size", human_bytes(listed.bytes)),
+        ("licence", listed.licence),
+        ("languages", ", ".join(listed.languages)),
+        ("max tokens", listed.max_tokens),
+    ]
+    if listed.dimensions is not None:
+        rows.append(("dimensions", listed.dimensions))
+    rows += [("file", f"{file.name}  sha256 {file.sha256}") for file in found.files]
+    output.table(("FIELD", "VALUE"), rows)
+
+
+@models.command()
+@click.argument("names", nargs=-1, metavar="[MODEL]...")
+@click.option("--force", is_flag=True, help="Fetch again what is here already.")
+@global_options()
+@click.pass_obj
+def pull(invocation: Invocation, *, names: tuple[str, ...], force: bool) -> None:
+    """Fetch models; without a name, those that the settings need on this machine.
+
+    Files are checked against the catalogue's SHA-256; a broken download resumes. What is here is
+    left alone.
+    """
+    invocation.start_logging()
+    output = invocation.output
+    pulled = []
+    for name in names or _needed(invocation):
+        files = _pull(invocation, name, force=force)
+        pulled.append(Pulled(files.entry.id, str(files.folder), files.bytes))
+        if not output.as_json:
+            output.text(f"{files.entry.id}  {human_bytes(files.bytes)}  ready")
+    if output.as_json:
+        output.data({"models": pulled})
+
+
+@models.command()
+@click.argument(
+    "component", required=False, type=click.Choice(["embedder", "reranker", "generator"])
+)
+@global_options()
+@click.pass_obj
+def reload(
+    invocation: Invocation, *, component: Literal["embedder", "reranker", "generator"] | None
+) -> None:
+    """Make the running server load its models anew, or only one COMPONENT.
+
+    The old ones serve until the new ones stand; no request is dropped.
+    """
+    import httpx
+
+    from ondol.core.errors import NotReady
+
+    server = invocation.settings.server
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    url = f"http://{host}:{server.port}/v1/models/reload"
+    headers = {"authorization": f"Bearer {server.api_keys[0]}"} if server.api_keys else {}
+    try:
+        response = httpx.post(
+            url,
+            json={"component": component},
+            headers=headers,
+            timeout=RELOAD_SECONDS,
+            trust_env=False,
+        )
+    except httpx.HTTPError as error:
+        raise NotReady(
+            f"no server answers at {url}: {error}",
+            retry_after=5,
+            hint="start it with `ondol serve`, or name it with --set server.port=…",
+        ) from None
+    _raise_for(response)
+    said = response.json()
+    output = invocation.output
+    if output.as_json:
+        output.data(said)
+    else:
+        output.text(f"reloaded: {', '.join(said['reloaded'])}")
+
+
+def _raise_for(response: httpx.Response) -> None:
+    """Turn the server's error envelope into an error of ours."""
+    from ondol.core.errors import ModelError, NotReady, Unauthorized
+
+    if response.is_success:
+        return
+    try:
+        said = response.json()["error"]
+        message, hint = str(said["message"]), str(said.get("hint") or "")
+    except (ValueError, KeyError, TypeError):
+        message, hint = f"the server answered {response.status_code}", "see its log"
+    if response.status_code in (401, 403):
+        raise Unauthorized(message, hint=hint)
+    if response.status_code == 503:
+        raise NotReady(message, hint=hint, retry_after=5)
+    raise ModelError(message, hint=hint)
+
+
+def _listed(invocation: Invocation, entry: CatalogueEntry) -> Listed:
+    library = invocation.container().library
+    return Listed(
+        id=entry.id,
+        role=entry.role,
+        title=entry.title,
+        licence=entry.licence,
+        languages=entry.languages,
+        dimensions=entry.dimensions,
+        max_tokens=entry.max_tokens,
+        bytes=entry.bytes,
+        state=library.state(entry.id),
+        default=entry.default,
+    )
+
+
+def _needed(invocation: Invocation) -> list[str]:
+    """Return the models that the settings need here, and say why this generator."""
+    from ondol.core.machine import describe
+    from ondol.models.profile import choose_generator
+
+    settings = invocation.settings
+    names = [settings.models.embedder]
+    if settings.models.reranker != "none":
+        names.append(settings.models.reranker)
+    generation = settings.generation
+    if generation.upstream or generation.model == "none":
+        return names
+    if generation.model != "auto":
+        return [*names, generation.model]
+    choice = choose_generator(describe())
+    invocation.output.note(f"generator: {choice.model_id} ({choice.reason})")
+    return [*names, choice.model_id]
+
+
+def _pull(invocation: Invocation, name: str, *, force: bool) -> ModelFiles:
+    library = invocation.container().library
+    with meter(invocation.output, unit="bytes", clock=invocation.clock) as shown:
+
+        def show(progress: PullProgress) -> None:
+            note = f"{name}, converting" if progress.phase == "convert" else name
+            shown.update(done=progress.done, total=progress.total, note=note)
+
+        return library.pull(name, progress=show, force=force)

@@ -1,0 +1,139 @@
+"""The application: routers, middleware and the container's life put together.
+
+``create_app`` starts nothing; loading begins with the app's lifespan, and the port answers
+meanwhile. ``serve`` runs it as a process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ondol.core.errors import OndolError
+from ondol.core.observe import Observer
+from ondol.core.settings import ServerSettings, Settings
+from ondol.server.auth import KeyGuard, LoopbackGuard, check_exposure
+from ondol.server.errors import error_response
+from ondol.server.gate import Gate
+from ondol.server.lifecycle import Lifecycle
+from ondol.server.limits import BodyLimit, Limits
+from ondol.server.middleware import Admission, RequestContext
+from ondol.server.process import Announce, HttpProcess, to_stderr
+from ondol.server.routes import (
+    ask,
+    collections,
+    documents,
+    health,
+    models,
+    openai,
+    operations,
+    rerank,
+    search,
+    web,
+)
+from ondol.services.container import Container
+from ondol.telemetry.logs import configure_logging
+from ondol.telemetry.metrics import Metrics
+
+OpenContainer = Callable[[Settings, Observer], Container]
+
+_ROUTERS = (health, models, openai, rerank, collections, documents, search, ask, operations)
+_ERROR_DOCS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": 'The envelope {"error": {message, type, code, param, hint}}',
+        "content": {"application/json": {}},
+    }
+    for status in ("4XX", "5XX")
+}
+
+
+def open_container(settings: Settings, observer: Observer) -> Container:
+    """Return the container a server uses unless it is given another."""
+    return Container.open(settings, observer=observer)
+
+
+def create_app(settings: Settings, *, opener: OpenContainer = open_container) -> FastAPI:
+    """Return the ASGI application; raises ``SettingsError`` where it would be open to others."""
+    check_exposure(settings.server)
+    metrics = Metrics()
+    gate = Gate(limit=settings.server.max_connections, drain_seconds=settings.server.drain_seconds)
+    lifecycle = Lifecycle(opener(settings, metrics), gate=gate)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        lifecycle.start()
+        try:
+            yield
+        finally:
+            gate.drain()
+            await lifecycle.close()
+
+    app = FastAPI(
+        title="Ondol",
+        version=version("ondol"),
+        summary="Embeddings, reranking, search and cited answers from local models.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.server.docs else None,
+        redirect_slashes=False,
+        responses=_ERROR_DOCS,
+        middleware=_middleware(settings.server, gate),
+        exception_handlers={
+            OndolError: _as_envelope,
+            HTTPException: _as_envelope,
+            RequestValidationError: _as_envelope,
+        },
+    )
+    app.state.lifecycle = lifecycle
+    app.state.gate = gate
+    app.state.metrics = metrics
+    app.state.limits = Limits.of(settings.server)
+    for module in _ROUTERS:
+        app.include_router(module.routes)
+    app.include_router(web.pages(docs=settings.server.docs))
+    return app
+
+
+def serve(
+    settings: Settings,
+    *,
+    opener: OpenContainer = open_container,
+    announce: Announce = to_stderr,
+) -> None:
+    """Run the server until SIGTERM or ctrl-C; ``announce`` gets the one line that says it is ready.
+
+    Raises ``SettingsError`` (exposed without keys, port taken) and ``ModelError`` (a component
+    cannot be loaded).
+    """
+    configure_logging(settings.log_level)
+    app = create_app(settings, opener=opener)
+    HttpProcess(app, settings=settings.server, announce=announce).run()
+
+
+def _middleware(settings: ServerSettings, gate: Gate) -> list[Middleware]:
+    """Return the layers, outermost first: who asks is settled before anything is counted or read."""
+    guard = (
+        Middleware(KeyGuard, keys=settings.api_keys)
+        if settings.api_keys
+        else Middleware(LoopbackGuard)
+    )
+    return [
+        Middleware(RequestContext),
+        guard,
+        Middleware(Admission, gate=gate),
+        Middleware(BodyLimit, most=settings.max_body_bytes),
+    ]
+
+
+async def _as_envelope(_: Request, error: Exception) -> Response:
+    return error_response(error)

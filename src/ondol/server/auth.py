@@ -1,0 +1,121 @@
+"""Who may talk to the server: bearer keys, or, without keys, only this machine.
+
+Keys are compared in constant time. Without keys the server stays on loopback, and a browser page
+from elsewhere is turned away by its ``Host`` (DNS rebinding) and ``Origin`` (cross-site posts).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ondol.core.errors import InvalidInput, SettingsError, Unauthorized
+from ondol.core.settings import ServerSettings
+
+HEALTH_PATHS = frozenset({"/health/live", "/health/ready"})
+OPEN_PATHS = HEALTH_PATHS | {"/"}
+"""Reachable without a key: health, and the web page, which is a public file that asks for the key."""
+
+
+def check_exposure(settings: ServerSettings) -> None:
+    """Raise ``SettingsError`` for a bind address that others can reach without API keys."""
+    blank = [key for key in settings.api_keys if not key or key != key.strip()]
+    if blank:
+        raise SettingsError(
+            "server.api_keys holds an empty key or one with blanks around it",
+            hint="give each key as plain text without spaces",
+            param="server.api_keys",
+        )
+    if not settings.api_keys and not is_loopback(settings.host):
+        raise SettingsError(
+            f"server.host = {settings.host!r} can be reached by others, and server.api_keys is empty",
+            hint="set ONDOL_SERVER_API_KEYS, or bind to 127.0.0.1",
+            param="server.api_keys",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class KeyGuard:
+    """ASGI middleware: lets through requests with a known ``Authorization: Bearer`` key."""
+
+    def __init__(self, app: ASGIApp, *, keys: Sequence[str]) -> None:
+        self._app = app
+        self._digests = [_digest(key.encode()) for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            self._check(scope)
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        given = Headers(scope=scope).get("authorization")
+        if given is None:
+            raise Unauthorized(
+                "no API key came with the request",
+                hint="send the header 'Authorization: Bearer <key>'",
+                code="missing_api_key",
+            )
+        kind, _, key = given.partition(" ")
+        digest = _digest(key.strip().encode("latin-1", "replace"))
+        known = [hmac.compare_digest(digest, other) for other in self._digests]
+        if kind.lower() != "bearer" or not any(known):
+            raise Unauthorized(
+                "the API key is not one of this server's",
+                hint="check the key, or ask who runs the server",
+                code="invalid_api_key",
+            )
+
+
+class LoopbackGuard:
+    """ASGI middleware for a server without keys: only pages and programs of this machine."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            host = headers.get("host", "")
+            if not is_loopback(_hostname(f"//{host}")):
+                raise InvalidInput(
+                    f"Host {host!r} is not this machine's loopback name",
+                    hint="use http://127.0.0.1 or localhost, or set API keys",
+                    code="host_not_allowed",
+                    param="host",
+                )
+            origin = headers.get("origin")
+            if origin is not None and urlsplit(origin).netloc != host:
+                raise InvalidInput(
+                    f"a page of {origin!r} may not call this server",
+                    hint="call it from a program, or set API keys and a proxy of your own",
+                    code="origin_not_allowed",
+                    param="origin",
+                )
+        await self._app(scope, receive, send)
+
+
+def _hostname(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _digest(key: bytes) -> bytes:
+    """Hash first, so that comparing takes the same time for keys of any length."""
+    return hashlib.sha256(key).digest()

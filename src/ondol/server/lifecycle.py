@@ -1,0 +1,112 @@
+"""The container's life inside a server: loaded in the background, reloaded, closed.
+
+The port answers from the first moment; only ``health`` says whether the models behind it are there.
+A component that cannot be loaded stays red with its reason, and the others serve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ondol.core.clock import Clock, SystemClock
+from ondol.core.errors import Conflict
+from ondol.server.gate import Gate
+from ondol.services.container import ComponentState, Container
+
+Status = Literal["starting", "ready", "degraded", "draining"]
+Reloadable = Literal["embedder", "reranker", "generator"]
+RELOADABLE: tuple[Reloadable, ...] = ("embedder", "reranker", "generator")
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What ``/health/ready`` tells; only ``ready`` means that every request can be served."""
+
+    status: Status
+    components: Mapping[str, ComponentState]
+
+    @property
+    def reason(self) -> str:
+        """Return one line on everything that is not ready."""
+        if self.status == "draining":
+            return "the server is shutting down"
+        waiting = [
+            f"{name} is {component.state}" + (f" ({component.reason})" if component.reason else "")
+            for name, component in self.components.items()
+            if component.state not in {"ready", "off"}
+        ]
+        return "; ".join(waiting) or "components are about to be loaded"
+
+
+class Lifecycle:
+    """Owns the one ``Container`` of a server."""
+
+    def __init__(
+        self,
+        container: Container,
+        *,
+        gate: Gate,
+        clock: Clock | None = None,
+    ) -> None:
+        self.container = container
+        self._gate = gate
+        self._clock = clock or SystemClock()
+        self._loading: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        """Begin to load in the background."""
+        self._loading = asyncio.create_task(self.container.start(), name="ondol-load")
+
+    async def loaded(self) -> Health:
+        """Wait until every component is ready or has failed."""
+        if self._loading is not None:
+            await asyncio.shield(self._loading)
+        return self.health()
+
+    def health(self) -> Health:
+        """Return whether requests can be served now, component by component."""
+        readiness = self.container.readiness()
+        status: Status = "ready" if readiness.ready else "degraded"
+        if self._gate.draining:
+            status = "draining"
+        elif self._loading is None or not self._loading.done():
+            status = "starting"
+        return Health(status=status, components=readiness.components)
+
+    async def reload(self, components: Sequence[Reloadable]) -> float:
+        """Load ``components`` anew, one by one, and return the seconds it took.
+
+        The running ones serve until the new ones stand. Raises ``Conflict`` while another load
+        runs, and whatever loading raises; a caller that leaves does not stop it.
+        """
+        for task in (self._loading, self._reloading):
+            if task is not None and not task.done():
+                raise Conflict(
+                    "models are being loaded already",
+                    hint="wait until GET /health/ready answers 200",
+                    code="reload_running",
+                )
+        before = self._clock.monotonic()
+        self._reloading = asyncio.create_task(self._reload(components), name="ondol-reload")
+        await asyncio.shield(self._reloading)
+        return self._clock.monotonic() - before
+
+    async def close(self) -> None:
+        """Stop loading, if that runs, and close the container. Later calls do nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        tasks = [task for task in (self._loading, self._reloading) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.container.close()
+
+    async def _reload(self, components: Sequence[Reloadable]) -> None:
+        for component in components:
+            await self.container.reload(component)

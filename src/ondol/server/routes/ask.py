@@ -1,0 +1,51 @@
+"""``POST /v1/collections/{c}/ask``: a cited answer, whole or as server-sent events.
+
+Events: ``sources``, then ``token``…, then ``done`` with the whole answer; ``error`` instead of what
+would have followed when it breaks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from starlette.responses import Response
+
+from ondol.core.types import TokenEvent
+from ondol.server.errors import json_response, problem_of
+from ondol.server.routing import LimitsOf, Open, TimingOf, router
+from ondol.server.schemas_native import AskBody
+from ondol.server.streaming import EventStream, Relay, sse
+from ondol.services.ask import AnswerDone, AskEvent, SourcesEvent
+
+routes = router("ask")
+
+
+@routes.post("/v1/collections/{collection}/ask")
+async def ask(
+    collection: str, body: AskBody, container: Open, timing: TimingOf, limits: LimitsOf
+) -> Response:
+    """Answer a question from the collection; every citation stands verbatim in a document."""
+    limits.text(body.question, param="question")
+    options: dict[str, Any] = {
+        **body.model_dump(exclude={"question", "stream"}),
+        "timing": timing,
+    }
+    if not body.stream:
+        return json_response(asdict(await container.ask.ask(collection, body.question, **options)))
+    relay = await Relay.started(container.ask.stream(collection, body.question, **options))
+    return EventStream(
+        relay,
+        render=_render,
+        failed=lambda error: sse(problem_of(error).envelope(), event="error"),
+    )
+
+
+def _render(event: AskEvent) -> bytes:
+    match event:
+        case SourcesEvent(hits):
+            return sse({"hits": [asdict(hit) for hit in hits]}, event="sources")
+        case TokenEvent(text):
+            return sse({"text": text}, event="token")
+        case AnswerDone(answer):
+            return sse(asdict(answer), event="done")

@@ -1,0 +1,144 @@
+"""How a request reaches its endpoint: body read and parsed once, work bound to the connection.
+
+``OndolRoute`` is the route class of every router. It reads the whole body (bounded by
+``BodyLimit``), refuses what is not JSON where JSON is due, and cancels the endpoint when the client
+leaves. ``Open`` (the container), ``Life``, ``TimingOf``, ``LimitsOf`` and ``MetricsOf`` are what
+endpoints ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
+from pydantic_core import from_json
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from ondol.core.errors import Cancelled, InvalidInput
+from ondol.core.observe import Timing
+from ondol.server.lifecycle import Lifecycle
+from ondol.server.limits import Limits
+from ondol.server.schemas import Body
+from ondol.server.streaming import unless_disconnected
+from ondol.services.container import Container
+from ondol.telemetry.metrics import Metrics
+
+B = TypeVar("B", bound=Body)
+
+
+class JsonRequest(Request):
+    """A request whose JSON was parsed by our rules: UTF-8, no lone surrogates, no NaN, not deep."""
+
+    parsed: Any = None
+
+    async def json(self) -> Any:
+        return self.parsed
+
+
+class OndolRoute(APIRoute):
+    """Reads the body first, then runs the endpoint for as long as the client stays."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+        wants_json = self.body_field is not None
+
+        async def handle(request: Request) -> Response:
+            ours = JsonRequest(request.scope, request.receive)
+            try:
+                body = await ours.body()
+            except ClientDisconnect:
+                raise Cancelled("the client left before its body was complete") from None
+            if wants_json:
+                require_json(ours)
+                ours.parsed = parse_json(body)
+            return await unless_disconnected(ours.receive, handler(ours))
+
+        return handle
+
+
+def require_json(request: Request) -> None:
+    """Raise ``InvalidInput`` unless the content type is JSON."""
+    kind = media_type(request)
+    if kind != "application/json" and not (
+        kind.startswith("application/") and kind.endswith("+json")
+    ):
+        raise InvalidInput(
+            f"content type is {kind or 'missing'}, this endpoint takes application/json",
+            hint="send the header 'Content-Type: application/json'",
+            code="wrong_content_type",
+            param="content-type",
+        )
+
+
+def media_type(request: Request) -> str:
+    """Return the content type without parameters, in lower case."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the parsed body; raises ``InvalidInput`` saying where it is malformed."""
+    if not body.strip():
+        raise InvalidInput(
+            "the body is empty", hint="send a JSON object", code="missing_body", param="body"
+        )
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidInput(
+            f"the body is not valid JSON: {error}",
+            hint="send UTF-8 JSON without NaN, lone surrogates or very deep nesting",
+            code="malformed_json",
+            param="body",
+        ) from None
+
+
+def router(*tags: str) -> APIRouter:
+    """Return a router whose routes are ``OndolRoute``."""
+    return APIRouter(route_class=OndolRoute, tags=list(tags))
+
+
+async def _lifecycle(request: Request) -> Lifecycle:
+    lifecycle: Lifecycle = request.app.state.lifecycle
+    return lifecycle
+
+
+async def _metrics(request: Request) -> Metrics:
+    metrics: Metrics = request.app.state.metrics
+    return metrics
+
+
+async def _container(request: Request) -> Container:
+    lifecycle: Lifecycle = request.app.state.lifecycle
+    return lifecycle.container
+
+
+async def _timing(request: Request) -> Timing:
+    timing: Timing = request.state.timing
+    return timing
+
+
+async def _limits(request: Request) -> Limits:
+    limits: Limits = request.app.state.limits
+    return limits
+
+
+Life = Annotated[Lifecycle, Depends(_lifecycle)]
+MetricsOf = Annotated[Metrics, Depends(_metrics)]
+Open = Annotated[Container, Depends(_container)]
+TimingOf = Annotated[Timing, Depends(_timing)]
+LimitsOf = Annotated[Limits, Depends(_limits)]
+
+
+def validated(kind: type[B], data: Any) -> B:
+    """Return ``data`` as a body; raises as FastAPI does for the bodies it reads itself."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        ) from None

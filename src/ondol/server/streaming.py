@@ -1,0 +1,173 @@
+"""Server-sent events: one task per stream, which ends when the client leaves.
+
+A ``Relay`` runs an asynchronous generator inside a task of its own, so that its time-outs and its
+clean-up happen in one task, and cancelling that task is all it takes to free what it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, Generic, TypeVar
+
+from pydantic_core import to_json
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ondol.core.errors import Cancelled
+
+T = TypeVar("T")
+
+BUFFERED = 64
+PING_SECONDS = 15.0
+PING = b": ping\n\n"
+_END = object()
+
+
+def sse(data: Any, *, event: str | None = None) -> bytes:
+    """Return one server-sent event with ``data`` as one line of JSON."""
+    head = f"event: {event}\n".encode() if event else b""
+    return head + b"data: " + to_json(data, inf_nan_mode="null") + b"\n\n"
+
+
+async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
+    """Return what ``work`` returns; cancel it and raise ``Cancelled`` when the client leaves first.
+
+    Only for requests whose body has been read: the next message can only be the disconnect.
+    """
+    task = asyncio.ensure_future(work)
+    watch = asyncio.create_task(_disconnect(receive))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise Cancelled("the client left before the answer was ready")
+    finally:
+        task.cancel()
+        watch.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Relay(Generic[T]):
+    """Items of a generator, produced in a task of its own with a bounded lead."""
+
+    def __init__(self, source: AsyncGenerator[T]) -> None:
+        self._queue: asyncio.Queue[Any] = asyncio.Queue()
+        self._room = asyncio.Semaphore(BUFFERED)
+        self._task = asyncio.create_task(self._produce(source))
+        self._peeked: list[T] = []
+
+    @classmethod
+    async def started(cls, source: AsyncGenerator[T]) -> Relay[T]:
+        """Return a relay whose first item is there; raises what the generator raised before it."""
+        relay = cls(source)
+        try:
+            relay._peeked = [await anext(relay)]
+        except StopAsyncIteration:
+            await relay.close()
+        except BaseException:
+            await relay.close()
+            raise
+        return relay
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        if self._peeked:
+            return self._peeked.pop()
+        item = await self._queue.get()
+        if item is _END:
+            self._queue.put_nowait(_END)
+            await self._task
+            raise StopAsyncIteration
+        self._room.release()
+        return item  # type: ignore[no-any-return]
+
+    async def close(self) -> None:
+        """Stop the generator where it stands; returns once its clean-up is done."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _produce(self, source: AsyncGenerator[T]) -> None:
+        try:
+            async with aclosing(source):
+                async for item in source:
+                    await self._room.acquire()
+                    self._queue.put_nowait(item)
+        finally:
+            self._queue.put_nowait(_END)
+
+
+class EventStream(Response):
+    """A ``text/event-stream`` response over a relay.
+
+    ``render`` turns an item into bytes, ``failed`` an error into the stream's last bytes;
+    ``opening`` goes first, ``last`` after an undisturbed end. A client that leaves cancels the relay's generator at once.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        relay: Relay[T],
+        *,
+        render: Callable[[T], bytes],
+        failed: Callable[[BaseException], bytes],
+        opening: bytes = b"",
+        last: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        ping_seconds: float = PING_SECONDS,
+    ) -> None:
+        super().__init__(headers={"x-accel-buffering": "no", **(headers or {})})
+        del self.headers["content-length"]
+        self._relay = relay
+        self._render_item = render
+        self._failed = failed
+        self._opening = opening
+        self._last = last
+        self._ping_seconds = ping_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await unless_disconnected(receive, self._stream(send))
+        except Cancelled:
+            return
+        finally:
+            await self._relay.close()
+
+    async def _stream(self, send: Send) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
+        if self._opening:
+            await send({"type": "http.response.body", "body": self._opening, "more_body": True})
+        async for chunk in self._chunks():
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                getting = asyncio.ensure_future(anext(self._relay))
+                try:
+                    while not (await asyncio.wait({getting}, timeout=self._ping_seconds))[0]:
+                        yield PING
+                    item = getting.result()
+                finally:
+                    getting.cancel()
+                yield self._render_item(item)
+        except StopAsyncIteration:
+            yield self._last
+        except Exception as error:
+            yield self._failed(error)

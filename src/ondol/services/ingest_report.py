@@ -1,0 +1,85 @@
+"""What an ingest did, and how far it is while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class IngestFailure:
+    """One source that was not taken in, why, and the remedy."""
+
+    source: str
+    code: str
+    error: str
+    hint: str
+
+
+@dataclass(slots=True)
+class IngestReport:
+    """What an ingest did; counts are documents, ``chunks`` are those embedded now."""
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    failed: list[IngestFailure] = field(default_factory=list)
+    chunks: int = 0
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestProgress:
+    """How far an ingest is; ``source`` is the file in hand."""
+
+    done_files: int
+    total_files: int
+    bytes_done: int
+    bytes_total: int
+    documents: int
+    chunks: int
+    source: str
+
+
+Progress = Callable[[IngestProgress], None]
+
+
+class Run:
+    """One ingest in progress: its report and how far it is."""
+
+    def __init__(self, collection: str, started: float) -> None:
+        self.collection = collection
+        self.started = started
+        self.report = IngestReport()
+        self._files: dict[Path, int] = {}
+        self._done: set[Path] = set()
+        self._progress: Progress | None = None
+        self._current = ""
+
+    def plan(self, files: Sequence[Path], progress: Progress | None) -> None:
+        self._files = {path: path.stat().st_size if path.exists() else 0 for path in files}
+        self._progress = progress
+
+    def advance(self, path: Path) -> None:
+        self._done.add(path)
+        self._current = path.name
+        self.tell()
+
+    def tell(self) -> None:
+        if self._progress is None:
+            return
+        report = self.report
+        self._progress(
+            IngestProgress(
+                done_files=len(self._done),
+                total_files=len(self._files),
+                bytes_done=sum(self._files.get(path, 0) for path in self._done),
+                bytes_total=sum(self._files.values()),
+                documents=report.added + report.updated + report.unchanged,
+                chunks=report.chunks,
+                source=self._current,
+            )
+        )

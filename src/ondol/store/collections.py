@@ -1,0 +1,122 @@
+"""The rows of collections: made, found, listed, stamped, deleted, inside a caller's transaction.
+
+A collection's ``stamp`` is a random word that every write to it replaces: equal stamps mean equal
+contents. ``snapshot`` is the stamp under which its vector file was written.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import unicodedata
+from dataclasses import dataclass
+
+from ondol.core.errors import NotFound
+from ondol.store import lexical
+from ondol.store.names import near
+from ondol.store.records import Collection
+
+_NEW_STAMP = "lower(hex(randomblob(16)))"
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRow:
+    """What the store itself needs of a collection."""
+
+    id: int
+    name: str
+    embedder: str
+    dimensions: int
+    stamp: str
+    snapshot: str | None
+
+
+def insert(
+    connection: sqlite3.Connection,
+    name: str,
+    *,
+    embedder: str,
+    dimensions: int,
+    created: float,
+    metadata: str,
+) -> None:
+    """Make a collection with its lexical index; ``metadata`` is JSON."""
+    cursor = connection.execute(
+        "INSERT INTO collections(name, embedder, dimensions, created, metadata, stamp) "
+        f"VALUES (?, ?, ?, ?, ?, {_NEW_STAMP})",
+        (name, embedder, dimensions, created, metadata),
+    )
+    lexical.create(connection, int(cursor.lastrowid or 0))
+
+
+def find(connection: sqlite3.Connection, name: str) -> CollectionRow:
+    """Return the collection, or raise ``NotFound`` with names that are near."""
+    found = lookup(connection, name)
+    if found is None:
+        names = [row[0] for row in connection.execute("SELECT name FROM collections")]
+        raise NotFound(
+            f"collection {name!r} does not exist", hint=near(name, names), param="collection"
+        )
+    return found
+
+
+def lookup(connection: sqlite3.Connection, name: str) -> CollectionRow | None:
+    """Return the collection if there is one; ``name`` may be in any normal form."""
+    rows = _rows(connection, "WHERE name = ?", (unicodedata.normalize("NFC", name),))
+    return rows[0] if rows else None
+
+
+def rows(connection: sqlite3.Connection) -> list[CollectionRow]:
+    """Return all collections in order of creation."""
+    return _rows(connection, "ORDER BY id", ())
+
+
+def describe(connection: sqlite3.Connection, name: str | None = None) -> list[Collection]:
+    """Return one collection, or all by name, with counts."""
+    where, parameters = ("WHERE name = ?", (name,)) if name is not None else ("", ())
+    return [
+        Collection(
+            name=row[0],
+            embedder=row[1],
+            dimensions=row[2],
+            created=row[3],
+            documents=row[5],
+            chunks=row[6],
+            metadata=json.loads(row[4]),
+        )
+        for row in connection.execute(
+            "SELECT name, embedder, dimensions, created, metadata, "
+            "(SELECT count(*) FROM documents d WHERE d.collection_id = k.id), "
+            "(SELECT count(*) FROM chunks c WHERE c.collection_id = k.id) "
+            f"FROM collections k {where} ORDER BY name",
+            parameters,
+        )
+    ]
+
+
+def touch(connection: sqlite3.Connection, collection: int) -> None:
+    """Give the collection a new stamp: its contents have changed."""
+    connection.execute(f"UPDATE collections SET stamp = {_NEW_STAMP} WHERE id = ?", (collection,))
+
+
+def mark_snapshot(connection: sqlite3.Connection, collection: int, stamp: str | None) -> None:
+    """Record that the vector file on disk holds the contents under ``stamp``, or none does."""
+    connection.execute("UPDATE collections SET snapshot = ? WHERE id = ?", (stamp, collection))
+
+
+def delete(connection: sqlite3.Connection, collection: int) -> None:
+    """Remove the collection with all its documents, texts, chunks and its lexical index."""
+    lexical.drop(connection, collection)
+    connection.execute("DELETE FROM collections WHERE id = ?", (collection,))
+
+
+def _rows(
+    connection: sqlite3.Connection, clause: str, parameters: tuple[object, ...]
+) -> list[CollectionRow]:
+    return [
+        CollectionRow(*row)
+        for row in connection.execute(
+            f"SELECT id, name, embedder, dimensions, stamp, snapshot FROM collections {clause}",
+            parameters,
+        )
+    ]

@@ -1,0 +1,334 @@
+"""Collections, documents and their search: everything kept, behind one thread-safe object.
+
+Owns ``<home>/ondol.db`` (the truth) and ``<home>/vectors/`` (derived from it). A document is
+written in one transaction, so it is there whole or not at all; what a method reported as done
+survives a crash. Knows no model, no reader and no tokenizer.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ondol.core.clock import Clock
+from ondol.core.errors import Conflict, InvalidInput
+from ondol.core.observe import DocumentIngested, NullObserver, Observer
+from ondol.core.types import FloatMatrix, ReadDocument
+from ondol.store import check, collections, document_rows, filters, lexical
+from ondol.store import chunks as _chunk_rows
+from ondol.store.collections import CollectionRow
+from ondol.store.database import Database
+from ondol.store.matrix import Ids, Matrix
+from ondol.store.names import collection_name
+from ondol.store.records import ChunkRow, Collection, NewChunk, StoredDocument, StoreReport
+from ondol.store.vectors import VectorIndex
+
+MAX_DIMENSIONS = 16_384
+
+
+class DocumentStore:
+    """Everything Ondol keeps under ``home``; made where absent.
+
+    All methods may be called from any thread; each is one transaction. Reads never wait for a
+    write. An unknown collection or document is ``NotFound`` with near names; a database that
+    cannot be used is ``StoreError`` with a remedy. ``resident_bytes`` bounds the vectors held as
+    float32. The observer hears of deletions only; who ingests reports the rest.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        clock: Clock,
+        observer: Observer | None = None,
+        resident_bytes: int = 512 * 2**20,
+        busy_seconds: float = 30.0,
+    ) -> None:
+        self._clock = clock
+        self._observer = observer or NullObserver()
+        self._database = Database(home / "ondol.db", clock=clock, busy_seconds=busy_seconds)
+        self._vectors = VectorIndex(self._database, home / "vectors", resident_bytes=resident_bytes)
+        self._vectors.sweep()
+
+    def __enter__(self) -> DocumentStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Save the vector files worth saving and close the database. Later calls do nothing."""
+        if not self._database.closed:
+            self._vectors.close()
+            self._database.close()
+
+    # Collections
+
+    def create_collection(
+        self,
+        name: str,
+        *,
+        embedder: str,
+        dimensions: int,
+        metadata: Mapping[str, Any] | None = None,
+        exist_ok: bool = False,
+    ) -> Collection:
+        """Make a collection and return it, or with ``exist_ok`` the one that is there.
+
+        Raises ``InvalidInput`` for a name that is not allowed, ``Conflict`` where it exists: at
+        all, or (``exist_ok``) for another embedder or other dimensions.
+        """
+        name = collection_name(name)
+        if not 1 <= dimensions <= MAX_DIMENSIONS:
+            raise InvalidInput(
+                f"dimensions is {dimensions}; it must be 1 to {MAX_DIMENSIONS}",
+                hint="use the embedder's dimensions",
+                param="dimensions",
+            )
+        kept = document_rows.as_json(metadata or {}, param="metadata")
+        if exist_ok:  # the usual case needs no write
+            with self._database.read() as connection:
+                found = collections.lookup(connection, name)
+                if found is not None:
+                    _same_shape(found, embedder=embedder, dimensions=dimensions)
+                    return collections.describe(connection, name)[0]
+        with self._database.write() as connection:
+            found = collections.lookup(connection, name)
+            if found is None:
+                collections.insert(
+                    connection,
+                    name,
+                    embedder=embedder,
+                    dimensions=dimensions,
+                    created=self._clock.wall(),
+                    metadata=kept,
+                )
+            elif exist_ok:
+                _same_shape(found, embedder=embedder, dimensions=dimensions)
+            else:
+                raise Conflict(
+                    f"collection {name!r} exists already",
+                    hint="choose another name, or delete it first",
+                    param="collection",
+                )
+            return collections.describe(connection, name)[0]
+
+    def collection(self, name: str) -> Collection:
+        """Return one collection with its counts."""
+        with self._database.read() as connection:
+            return collections.describe(connection, collections.find(connection, name).name)[0]
+
+    def collections(self) -> list[Collection]:
+        """Return all collections, by name."""
+        with self._database.read() as connection:
+            return collections.describe(connection)
+
+    def delete_collection(self, name: str) -> None:
+        """Remove a collection with everything in it, its vector file included."""
+        with self._database.write() as connection:
+            found = collections.find(connection, name)
+            collections.delete(connection, found.id)
+        self._vectors.forget(found.id)
+
+    # Documents
+
+    def put_document(
+        self,
+        collection: str,
+        document: ReadDocument,
+        *,
+        digest: str,
+        chunks: Sequence[NewChunk],
+        vectors: FloatMatrix,
+        container: str | None = None,
+    ) -> Literal["added", "updated"]:
+        """Store a document with chunks, tokens and unit vectors (n, d), replacing its source's.
+
+        One transaction: when this returns, all of it is on disk; else nothing of it is. Raises
+        ``InvalidInput`` where shapes, offsets or characters do not fit.
+        """
+        document_rows.validate_text(document)
+        metadata = document_rows.as_json(document.metadata, param="metadata")
+        if not digest:
+            raise InvalidInput("digest is empty", hint="hash the source's bytes", param="digest")
+        with self._changing(collection) as (connection, found):
+            _chunk_rows.validate(found, document, chunks, vectors)
+            identity, existed = document_rows.put(
+                connection,
+                found,
+                document,
+                digest=digest,
+                container=container,
+                metadata=metadata,
+                now=self._clock.wall(),
+            )
+            _chunk_rows.insert(connection, found.id, identity, chunks, vectors)
+        self._vectors.wrote(found.id, len(chunks))
+        return "updated" if existed else "added"
+
+    def digests(
+        self,
+        collection: str,
+        *,
+        sources: Sequence[str] | None = None,
+        container: str | None = None,
+    ) -> dict[str, str]:
+        """Return source → digest, of all documents, those sources, or those of that container."""
+        return {row[1]: row[3] for row in self._by_source(collection, sources, container)}
+
+    def names(
+        self,
+        collection: str,
+        *,
+        sources: Sequence[str] | None = None,
+        container: str | None = None,
+    ) -> dict[str, str]:
+        """Return source → public name, of all documents, those sources, or that container."""
+        return {row[1]: row[2] for row in self._by_source(collection, sources, container)}
+
+    def document(self, collection: str, document: str) -> StoredDocument:
+        """Return a document with its text and pages."""
+        with self._database.read() as connection:
+            found = collections.find(connection, collection)
+            return document_rows.read(connection, found, document)
+
+    def documents(
+        self, collection: str, *, limit: int = 100, after: str | None = None
+    ) -> list[StoredDocument]:
+        """Return documents by name, without text and pages; ``after`` is the last name seen."""
+        with self._database.read() as connection:
+            found = collections.find(connection, collection)
+            return document_rows.listing(connection, found, limit=limit, after=after)
+
+    def delete_document(self, collection: str, document: str) -> int:
+        """Remove a document with all that hangs on it; return how many chunks went."""
+        with self._changing(collection) as (connection, found):
+            identity = document_rows.find(connection, found, document)
+            source: str = connection.execute(
+                "SELECT source FROM documents WHERE id = ?", (identity,)
+            ).fetchone()[0]
+            removed = document_rows.delete(connection, found, [identity])
+        self._deleted(found, [source], removed)
+        return removed
+
+    def delete_sources(self, collection: str, sources: Sequence[str]) -> int:
+        """Remove the documents of these sources, in one transaction; return how many there were."""
+        with self._changing(collection) as (connection, found):
+            rows = document_rows.by_source(connection, found, sources=sources, container=None)
+            removed = document_rows.delete(connection, found, [row[0] for row in rows])
+        self._deleted(found, [row[1] for row in rows], removed)
+        return len(rows)
+
+    # Search
+
+    def chunks(self, collection: str, ids: Sequence[int]) -> list[ChunkRow]:
+        """Return chunks in the order asked; those deleted since they were found are left out."""
+        with self._database.read() as connection:
+            found = collections.find(connection, collection)
+            return _chunk_rows.rows(connection, found.id, ids)
+
+    def search_vectors(
+        self,
+        collection: str,
+        query: NDArray[np.float32],
+        *,
+        limit: int,
+        filter: Mapping[str, Any] | None = None,
+    ) -> list[tuple[int, float]]:
+        """Return up to ``limit`` (chunk, cosine) nearest to ``query`` (d,): exact, ties by id.
+
+        ``filter`` is applied before ranking. Raises ``InvalidInput`` for a wrong dimension.
+        """
+        condition = filters.compile_filter(filter)
+
+        def look(connection: sqlite3.Connection) -> tuple[CollectionRow, Ids | None]:
+            found = collections.find(connection, collection)
+            _fits(found, query)
+            if condition is None:
+                return found, None
+            return found, filters.candidates(connection, found.id, condition)
+
+        with self._database.read() as connection:
+            found, allowed = look(connection)
+        matrix: Matrix | None = self._vectors.resident(found)
+        if matrix is None:
+            # Look again inside: filter and matrix must be of the same moment.
+            with self._vectors.catching_up(found.id), self._database.read() as connection:
+                found, allowed = look(connection)
+                matrix = self._vectors.catch_up(connection, found)
+        return matrix.nearest(query, limit=limit, allowed=allowed)
+
+    def search_lexical(
+        self,
+        collection: str,
+        tokens: Sequence[str],
+        *,
+        limit: int,
+        filter: Mapping[str, Any] | None = None,
+    ) -> list[tuple[int, float]]:
+        """Return up to ``limit`` (chunk, BM25) that hold any token, best first, ties by id."""
+        condition = filters.compile_filter(filter)
+        with self._database.read() as connection:
+            found = collections.find(connection, collection)
+            return lexical.search(connection, found.id, tokens, limit=limit, condition=condition)
+
+    # Care
+
+    def check(self, *, deep: bool = False) -> StoreReport:
+        """Prove that nothing is orphaned and all counts agree; ``deep`` reads every page too."""
+        return check.inspect(self._database, self._vectors, deep=deep)
+
+    def repair(self) -> StoreReport:
+        """Remove orphans, rebuild vector files, and report what is left.
+
+        A document whose chunks are not whole loses its digest, so that the next ingest of its
+        source stores it anew.
+        """
+        return check.repair(self._database, self._vectors)
+
+    @contextmanager
+    def _changing(self, name: str) -> Iterator[tuple[sqlite3.Connection, CollectionRow]]:
+        with self._database.write() as connection:
+            found = collections.find(connection, name)
+            yield connection, found
+            collections.touch(connection, found.id)
+
+    def _by_source(
+        self, collection: str, sources: Sequence[str] | None, container: str | None
+    ) -> list[tuple[int, str, str, str]]:
+        with self._database.read() as connection:
+            found = collections.find(connection, collection)
+            return document_rows.by_source(connection, found, sources=sources, container=container)
+
+    def _deleted(self, collection: CollectionRow, sources: Sequence[str], removed: int) -> None:
+        self._vectors.wrote(collection.id, removed)
+        for source in sources:
+            self._observer.observe(
+                DocumentIngested(collection=collection.name, source=source, outcome="deleted")
+            )
+
+
+def _same_shape(found: CollectionRow, *, embedder: str, dimensions: int) -> None:
+    if (found.embedder, found.dimensions) != (embedder, dimensions):
+        raise Conflict(
+            f"collection {found.name!r} holds vectors of {found.embedder!r} "
+            f"({found.dimensions} dimensions), not {embedder!r} ({dimensions})",
+            hint="use that embedder, or ingest into a new collection",
+            param="embedder",
+        )
+
+
+def _fits(found: CollectionRow, query: NDArray[np.float32]) -> None:
+    if query.shape != (found.dimensions,) or not np.all(np.isfinite(query)):
+        raise InvalidInput(
+            f"query vector of shape {query.shape}; collection {found.name!r} needs "
+            f"({found.dimensions},), all finite",
+            hint=f"embed the query with {found.embedder!r}",
+            param="query",
+        )

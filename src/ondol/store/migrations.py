@@ -1,0 +1,80 @@
+"""The shape of the database, version by version.
+
+Forward only: each migration is a tuple of statements that runs once, in one transaction, and
+raises ``user_version`` by one. A published migration is never edited; a change is a new one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+APPLICATION_ID = 0x4F4E444C  # "ONDL", so that another program's database is recognised as such
+
+_INITIAL = (
+    """
+    CREATE TABLE collections(
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE,
+        embedder TEXT NOT NULL,
+        dimensions INTEGER NOT NULL CHECK (dimensions > 0),
+        created REAL NOT NULL,
+        metadata TEXT NOT NULL,
+        stamp TEXT NOT NULL,
+        snapshot TEXT
+    )
+    """,
+    """
+    CREATE TABLE documents(
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        collection_id INTEGER NOT NULL REFERENCES collections(id) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        source TEXT NOT NULL,
+        container TEXT,
+        title TEXT NOT NULL,
+        media_type TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        ingested REAL NOT NULL,
+        characters INTEGER NOT NULL,
+        metadata TEXT NOT NULL,
+        pages TEXT NOT NULL,
+        UNIQUE (collection_id, name),
+        UNIQUE (collection_id, source)
+    )
+    """,
+    "CREATE INDEX documents_by_container ON documents(collection_id, container)",
+    """
+    CREATE TABLE texts(
+        document_id INTEGER NOT NULL REFERENCES documents(id) ON DELETE CASCADE,
+        start INTEGER NOT NULL,
+        text TEXT NOT NULL,
+        PRIMARY KEY (document_id, start)
+    )
+    """,
+    """
+    CREATE TABLE chunks(
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        document_id INTEGER NOT NULL REFERENCES documents(id) ON DELETE CASCADE,
+        collection_id INTEGER NOT NULL REFERENCES collections(id) ON DELETE CASCADE,
+        start INTEGER NOT NULL,
+        stop INTEGER NOT NULL,
+        page INTEGER,
+        heading TEXT NOT NULL,
+        vector BLOB NOT NULL
+    )
+    """,
+    "CREATE INDEX chunks_by_document ON chunks(document_id)",
+    "CREATE INDEX chunks_by_collection ON chunks(collection_id)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_INITIAL,)
+LATEST = len(MIGRATIONS)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the database to ``LATEST``; the caller holds the write transaction."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    for number in range(version, LATEST):
+        for statement in MIGRATIONS[number]:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {number + 1}")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")

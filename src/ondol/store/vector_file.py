@@ -1,0 +1,94 @@
+"""The derived matrix on disk: ``<collection id>.f16``, one file, replaced as a whole.
+
+Layout, little-endian: a 64-byte header (magic, format, dimensions, rows, CRC-32 of the rest, stamp),
+then ``rows`` int64 chunk ids ascending, then ``rows × dimensions`` float16. A file that is short,
+long, foreign or fails its checksum does not load; whoever asked rebuilds it from the database.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+_HEADER = struct.Struct("<8sIIQI32s4x")
+_MAGIC = b"ONDOLF16"
+_FORMAT = 1
+SUFFIX = ".f16"
+
+
+@dataclass(frozen=True, slots=True)
+class VectorFile:
+    """Chunk ids (n,) int64 ascending and their vectors (n, d) float16, as of ``stamp``."""
+
+    stamp: str
+    ids: NDArray[np.int64]
+    rows: NDArray[np.float16]
+
+
+def path_of(folder: Path, collection: int) -> Path:
+    """Return where the matrix of a collection lies."""
+    return folder / f"{collection}{SUFFIX}"
+
+
+def load(path: Path, *, dimensions: int) -> VectorFile | None:
+    """Map the file, or return ``None`` where it is missing or not whole."""
+    try:
+        data = np.memmap(path, dtype=np.uint8, mode="r")
+    except (OSError, ValueError):  # ValueError: an empty file cannot be mapped
+        return None
+    if data.size < _HEADER.size:
+        return None
+    magic, version, width, count, checksum, stamp = _HEADER.unpack(data[: _HEADER.size].tobytes())
+    size = _HEADER.size + count * (8 + 2 * width)
+    if (magic, version, width, size) != (_MAGIC, _FORMAT, dimensions, data.size):
+        return None
+    body = data[_HEADER.size :]
+    if zlib.crc32(body.data) != checksum:
+        return None
+    return VectorFile(
+        stamp=stamp.rstrip(b"\x00").decode("ascii", "replace"),
+        ids=np.asarray(body[: 8 * count]).view("<i8").astype(np.int64, copy=False),
+        rows=body[8 * count :].view("<f2").reshape(count, width),
+    )
+
+
+def usable(path: Path, *, stamp: str, dimensions: int) -> bool:
+    """Return whether the file is whole and was written under ``stamp``."""
+    file = load(path, dimensions=dimensions)
+    return file is not None and file.stamp == stamp
+
+
+def save(path: Path, file: VectorFile) -> None:
+    """Write the file beside its place, flush it to disk, then put it in place in one step."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ids = np.ascontiguousarray(file.ids, dtype="<i8")
+    rows = np.ascontiguousarray(file.rows, dtype="<f2")
+    checksum = zlib.crc32(rows.data, zlib.crc32(ids.data))
+    count, width = rows.shape
+    stamp = file.stamp.encode("ascii")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as out:
+            out.write(_HEADER.pack(_MAGIC, _FORMAT, width, count, checksum, stamp))
+            ids.tofile(out)
+            rows.tofile(out)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,69 @@
+"""Log lines: readable on a terminal, JSON everywhere else; each carries its request's id.
+
+Owns the ``ondol`` logger tree's handler and the request id of the current context. Lines name
+codes, counts and times; they never hold a prompt, a document or a key.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Literal, TextIO
+
+Level = Literal["debug", "info", "warning", "error"]
+
+request_id: ContextVar[str] = ContextVar("ondol_request_id", default="")
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``time level logger message request_id`` and the record's extras."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, tz=UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if request := request_id.get():
+            line["request_id"] = request
+        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """``12:00:01 warning ondol.server: message [request id]`` for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+        request = request_id.get()
+        line = f"{time} {record.levelname.lower()} {record.name}: {record.getMessage()}"
+        if request:
+            line += f" [{request}]"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def configure_logging(
+    level: Level, *, stream: TextIO | None = None, as_json: bool | None = None
+) -> None:
+    """Send the ``ondol`` loggers to ``stream`` (stderr), as JSON unless it is a terminal.
+
+    Replaces a handler that an earlier call put there; leaves the root logger alone.
+    """
+    target = stream or sys.stderr
+    json_lines = not target.isatty() if as_json is None else as_json
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(JsonFormatter() if json_lines else TextFormatter())
+    logger = logging.getLogger("ondol")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level.upper())
+    logger.propagate = False
