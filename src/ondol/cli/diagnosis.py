@@ -113,7 +113,7 @@ def check_libraries(names: Iterable[str] = LIBRARIES) -> tuple[dict[str, str], C
 def check_home(home: Path) -> Check:
     """Check that the home, or the nearest folder above it that exists, can be written."""
     existing = next(path for path in (home, *home.parents) if path.exists())
-    if not os.access(existing, os.W_OK):
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
         return Check(
             "home",
             "fail",

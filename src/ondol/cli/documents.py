@@ -69,7 +69,7 @@ def show(invocation: Invocation, *, document: str, collection: str) -> None:
         output.data(found)
         return
     output.note(f"{found.title}  {found.source}  ({found.media_type}, {len(found.pages)} pages)")
-    output.text(found.text)
+    output.text(found.text, newline=not found.text.endswith("\n"))
 
 
 @documents.command()

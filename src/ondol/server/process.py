@@ -111,18 +111,17 @@ class HttpProcess:
         loading = asyncio.create_task(self._load(started))
         stopping = asyncio.create_task(self._stopping.wait())
         with self._signals():
-            await asyncio.wait({serving, stopping, loading}, return_when=asyncio.FIRST_EXCEPTION)
-            failed = loading.done() and not loading.cancelled() and loading.exception() is not None
-            if not serving.done() and not failed:
+            await asyncio.wait({serving, stopping, loading}, return_when=asyncio.FIRST_COMPLETED)
+            if not _failed(loading):
                 await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 await self._drain()
-            loading.cancel()
             stopping.cancel()
             self._server.should_exit = True
-            await asyncio.gather(loading, stopping, return_exceptions=True)
             await serving
-        if failed:
+        if _failed(loading):
             loading.result()
+        loading.cancel()
+        await asyncio.gather(loading, stopping, return_exceptions=True)
 
     async def _load(self, started: float) -> None:
         await self._server.listening.wait()
@@ -180,6 +179,10 @@ def _bind(host: str, port: int) -> socket.socket:
             hint="stop what uses the port, or choose another with --port",
             param="server.port",
         ) from None
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is not None
 
 
 def _models(health: Health) -> str:

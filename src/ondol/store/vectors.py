@@ -165,9 +165,7 @@ class VectorIndex:
         path = self._path(collection.id)
         file = vector_file.load(path, dimensions=collection.dimensions)
         if file is None or file.stamp != collection.snapshot:
-            _LOG.warning(
-                "%s is not the file that was written; vectors come from the database", path
-            )
+            _LOG.info("%s is not the file that was written; vectors come from the database", path)
             return empty
         if not len(file.ids):
             return _saved(empty, stamp=file.stamp)

@@ -34,7 +34,7 @@ class Calibration:
     coverage: float
 
 
-DEFAULT = Calibration(bias=-32.0, dense=35.0, coverage=5.0)
+DEFAULT = Calibration(bias=-69.55, dense=74.21, coverage=16.9)
 
 
 def signals(question: str, hits: Sequence[Hit]) -> Signals:
