@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fpdf import FPDF, XPos, YPos
@@ -57,8 +57,14 @@ class Book(FPDF):
         if self.y + height > self.page_break_trigger:
             self.add_page()
 
-    def text_block(self, text: str, indent: float = 0.0, hang: float = 0.0,
-                   size: float = BODY, line: float = LINE) -> None:
+    def text_block(
+        self,
+        text: str,
+        indent: float = 0.0,
+        hang: float = 0.0,
+        size: float = BODY,
+        line: float = LINE,
+    ) -> None:
         """A paragraph with a hanging marker; lines break only between words."""
         self.set_font("nanum", size=size)
         self.set_text_color(*INK)
@@ -111,9 +117,15 @@ class Book(FPDF):
         self.set_fill_color(255, 255, 255)
         self.set_line_width(0.2)
         head = FontFace(emphasis="BOLD", color=NAVY, fill_color=(228, 239, 240))
-        with self.table(rows, col_widths=widths, text_align=["LEFT"] + ["CENTER"] * (len(widths) - 1),
-                        headings_style=head, line_height=5.2, padding=(0.4, 2.2),
-                        width=self.w - LEFT - RIGHT):
+        with self.table(
+            rows,
+            col_widths=widths,
+            text_align=["LEFT"] + ["CENTER"] * (len(widths) - 1),
+            headings_style=head,
+            line_height=5.2,
+            padding=(0.4, 2.2),
+            width=self.w - LEFT - RIGHT,
+        ):
             pass
         self.set_x(LEFT)
         self.y += 2
@@ -138,15 +150,27 @@ def title_page(pdf: Book) -> None:
     pdf.line(pdf.w / 2 - 20, pdf.y + 5, pdf.w / 2 + 20, pdf.y + 5)
     pdf.y += 70
     pdf.set_font("nanum", size=10)
-    rows = [["문서 번호", "피플-규정-001"], ["제정", "2011년 9월 12일"],
-            ["최근 개정", "2025년 2월 24일 (제9차)"], ["시행", "2025년 3월 17일"],
-            ["담당 부서", "피플팀"]]
+    rows = [
+        ["문서 번호", "피플-규정-001"],
+        ["제정", "2011년 9월 12일"],
+        ["최근 개정", "2025년 2월 24일 (제9차)"],
+        ["시행", "2025년 3월 17일"],
+        ["담당 부서", "피플팀"],
+    ]
     pdf.set_text_color(*INK)
     pdf.set_draw_color(176, 186, 196)
     pdf.set_fill_color(255, 255, 255)
     pdf.set_line_width(0.2)
-    with pdf.table(rows, col_widths=[35, 65], width=96, align="C", first_row_as_headings=False,
-                   line_height=5.6, padding=(1.4, 3), text_align=["CENTER", "LEFT"]):
+    with pdf.table(
+        rows,
+        col_widths=[35, 65],
+        width=96,
+        align="C",
+        first_row_as_headings=False,
+        line_height=5.6,
+        padding=(1.4, 3),
+        text_align=["CENTER", "LEFT"],
+    ):
         pass
     pdf.set_y(-34)
     pdf.set_font("nanum", size=8.5)
@@ -200,7 +224,7 @@ def render(source: str, fonts: Path, toc_in: list) -> tuple[Book, list]:
     pdf.set_title(f"{COMPANY} {TITLE}")
     pdf.set_author(COMPANY)
     pdf.set_lang("ko-KR")
-    pdf.set_creation_date(datetime(2025, 3, 17, tzinfo=timezone.utc))
+    pdf.set_creation_date(datetime(2025, 3, 17, tzinfo=UTC))
     title_page(pdf)
     contents_page(pdf, toc_in)
     pdf.add_page()

@@ -20,7 +20,7 @@ from ondol.backends.llamacpp_supervisor import Patience, Supervisor, Watch
 from ondol.backends.openai_wire import ChatStream, chat_body, error_of
 from ondol.core.cancel import CancelToken
 from ondol.core.clock import Clock, SystemClock
-from ondol.core.errors import BackendError, GeneratorDied, ModelError, NotReady
+from ondol.core.errors import BackendError, GeneratorDied, InvalidInput, ModelError, NotReady
 from ondol.core.machine import usable_cores
 from ondol.core.types import GenerationEvent, GenerationRequest
 
@@ -97,6 +97,12 @@ class LlamaCppGenerator:
     ) -> Iterator[GenerationEvent]:
         """Yield pieces, then one ``DoneEvent``; see ``Generator``. ``Overloaded`` beyond ``slots``."""
         body = chat_body(request)
+        if request.tools and not self._spec.tools and self.health().ready:
+            raise InvalidInput(
+                f"the chat template of {self._spec.model} has no place for tools",
+                hint="choose a generator that supports tools, or send none",
+                param="tools",
+            )
         watch = self._begin()
         table = self._table
         finished = False
@@ -179,7 +185,7 @@ class LlamaCppGenerator:
                 hint="send again when the server is back",
             )
         return GeneratorDied(
-            f"the generator process died in mid-request ({watch.child.describe_end()})",
+            f"the generator process died in mid-request: {watch.child.describe_end()}",
             hint="it restarts by itself: send the request again in a few seconds",
         )
 

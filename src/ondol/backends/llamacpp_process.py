@@ -85,6 +85,7 @@ class Child:
         self.dead = threading.Event()
         self.endpoint: Endpoint | None = None
         self.error = ""
+        self._verdict = ""
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._partial: dict[str, bytes] = {"report": b"", "log": b""}
         self._wake_read, self._wake_write = os.pipe()
@@ -126,10 +127,10 @@ class Child:
             if not self.dead.is_set():
                 os.write(self._wake_write, b"x")
 
-    def kill(self) -> None:
-        """From any thread: end the process at once."""
-        if not self.dead.is_set():
-            self._process.kill()
+    def kill(self, reason: str) -> None:
+        """End the process at once; ``reason`` is how its end will be described."""
+        self._verdict = reason
+        self._process.kill()
 
     def stop(self) -> None:
         """Let the process end by itself, kill it if it does not, and free everything."""
@@ -144,12 +145,14 @@ class Child:
 
     def describe_end(self) -> str:
         """Return how the process ended, and what it said about that."""
+        if self._verdict:
+            return self._verdict
         code = self._process.poll()
         if code == -signal.SIGKILL:
-            return "signal 9: killed from outside, or out of memory"
+            return "llama.cpp was killed (signal 9): from outside, or out of memory"
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         said = self.error or self._last_words()
-        return f"{how}{': ' if said else ''}{said}"
+        return f"llama.cpp ended with {how}{': ' if said else ''}{said}"
 
     def _last_words(self) -> str:
         """Return the log line that explains an end: a failed check, or an error while loading."""

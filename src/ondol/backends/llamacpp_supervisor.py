@@ -151,21 +151,20 @@ class Supervisor:
         with self._changed:
             self._child = child
         began = time.monotonic()
-        verdict = ""
+        condemned = False
         try:
             while not child.dead.is_set() and not self._closing:
                 child.pump(_TICK_SECONDS)
-                if not verdict:
-                    verdict = self._judge(child, began)
-                    if verdict:
-                        child.kill()
+                if not condemned and (verdict := self._judge(child, began)):
+                    condemned = True
+                    child.kill(verdict)
         finally:
             with self._changed:
                 self._child = None
             child.stop()
         if child.log:
             _log.debug("last lines of llama.cpp:\n%s", child.log)
-        return verdict or f"llama.cpp ended with {child.describe_end()}"
+        return child.describe_end()
 
     def _judge(self, child: Child, began: float) -> str:
         """Move a loaded child to ready; return why a child must be killed, or nothing."""

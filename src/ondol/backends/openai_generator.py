@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -30,6 +30,7 @@ from ondol.core.types import GenerationEvent, GenerationRequest
 _PROBE_SECONDS = 5.0
 _COUNT_SECONDS = 60.0
 _DEFAULT_RETRY_SECONDS = 5.0
+_UNNAMED = "upstream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class ProbePace:
 class OpenAIGenerator:
     """A chat model behind a base URL such as ``http://host:8000/v1``.
 
-    ``model`` is the upstream's name for it. ``silence_seconds`` bounds each silence of the
+    ``model`` is the upstream's name for it; empty takes the first that it lists. ``silence_seconds`` bounds each silence of the
     upstream. ``send_cache_salt`` passes ``cache_salt`` on, which vLLM understands and others may
     refuse; without it, whether callers share a prompt cache is the upstream's affair.
     """
@@ -70,7 +71,7 @@ class OpenAIGenerator:
         self._pace = pace or ProbePace()
         self._on_state = on_state
         self._spec = GeneratorSpec(
-            model=model,
+            model=model or _UNNAMED,
             form="openai",
             context_tokens=context_tokens,
             slots=slots,
@@ -262,7 +263,10 @@ class OpenAIGenerator:
             self._become(self._ill(str(error)))
             return
         if reply.status == 200:
-            self._is_llama_server = any(m.get("owned_by") == "llamacpp" for m in _listed(reply))
+            models = _listed(reply)
+            self._is_llama_server = any(m.get("owned_by") == "llamacpp" for m in models)
+            if self._spec.model == _UNNAMED and models:
+                self._spec = replace(self._spec, model=str(models[0].get("id")))
             self._become(GeneratorHealth("ready", restarts=self._health.restarts))
         else:
             key = " (set generation.upstream_key)" if reply.status in (401, 403) else ""

@@ -6,12 +6,12 @@ fields of llama.cpp (``timings``, ``prompt_progress``) are used where a server s
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ondol.backends.schema_limits import check_depth, check_schema
 from ondol.core.clock import Clock
 from ondol.core.errors import BackendError, InvalidInput, NotReady, OndolError, TextTooLong
 from ondol.core.types import (
@@ -25,12 +25,9 @@ from ondol.core.types import (
     Usage,
 )
 
-MAX_SCHEMA_CHARS = 65_536
-MAX_SCHEMA_DEPTH = 64
-"""llama.cpp's schema converter recurses without a bound: deep nesting would end its process."""
-
 _TOO_LONG = re.compile(r"context (length|size|window)|maximum context|too many tokens", re.I)
-_SCHEMA = re.compile(r"json.?schema|response_format|grammar|guided", re.I)
+_SCHEMA = re.compile(r"json.?schema|response_format|grammar|guided|generate parser", re.I)
+_OURS = re.compile(r"failed to parse (tools|messages)", re.I)
 _FINISH: dict[str, FinishReason] = {
     "length": "length",
     "tool_calls": "tool_calls",
@@ -146,7 +143,7 @@ def error_of(payload: Any, *, status: int) -> OndolError:
         status = code
     if _is_too_long(detail, message):
         return _too_long(detail, message)
-    if status in (400, 413, 422):
+    if status in (400, 413, 422) or _OURS.search(message):
         if _SCHEMA.search(message):
             return InvalidInput(
                 f"the generator rejects the JSON schema: {_schema_reason(message)}",
@@ -224,38 +221,28 @@ def _check(request: GenerationRequest) -> None:
                 hint="send valid Unicode",
                 param=f"messages[{index}]",
             ) from None
+    _check_nested(request)
+
+
+def _check_nested(request: GenerationRequest) -> None:
+    """Refuse JSON that the other side could not survive."""
     if request.json_schema is not None:
-        _check_schema(request.json_schema)
-
-
-def _check_schema(schema: Mapping[str, Any]) -> None:
-    if _depth(schema) > MAX_SCHEMA_DEPTH:
-        raise InvalidInput(
-            f"the JSON schema is nested deeper than {MAX_SCHEMA_DEPTH} levels",
-            hint="flatten it",
-            param="response_format",
-        )
-    size = len(json.dumps(schema))
-    if size > MAX_SCHEMA_CHARS:
-        raise InvalidInput(
-            f"the JSON schema has {size} characters, the limit is {MAX_SCHEMA_CHARS}",
-            hint="shorten it",
-            param="response_format",
-        )
-
-
-def _depth(value: Any) -> int:
-    """Return how deep ``value`` nests, counted level by level so that depth costs no stack."""
-    depth, level = 0, [value]
-    while level and depth <= MAX_SCHEMA_DEPTH:
-        inner: list[Any] = []
-        for item in level:
-            if isinstance(item, Mapping):
-                inner += item.values()
-            elif isinstance(item, (list, tuple)):
-                inner += item
-        level, depth = inner, depth + 1
-    return depth
+        check_schema(request.json_schema, param="response_format")
+    for index, tool in enumerate(request.tools):
+        param = f"tools[{index}]"
+        check_depth(tool, param=param)
+        function = tool.get("function") if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise InvalidInput(
+                f"{param} is not a function with a name",
+                hint='send {"type": "function", "function": {"name": …, "parameters": …}}',
+                param=param,
+            )
+        if isinstance(function.get("parameters"), Mapping):
+            check_schema(function["parameters"], param=param)
+    check_depth(request.tool_choice, param="tool_choice")
+    for index, message in enumerate(request.messages):
+        check_depth(message.tool_calls, param=f"messages[{index}].tool_calls")
 
 
 def _message(message: Message) -> dict[str, Any]:

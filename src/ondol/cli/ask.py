@@ -132,8 +132,10 @@ def _show_citations(output: Output, answer: Answer) -> None:
         _show(output, citation)
     timings = answer.timings
     dropped = f", {answer.dropped_citations} dropped" if answer.dropped_citations else ""
+    count = len(answer.citations)
+    noun = "citation" if count == 1 else "citations"
     output.note(
-        f"\n{len(answer.citations)} citations verified{dropped}; "
+        f"\n{count} {noun} verified{dropped}; "
         f"{answer.usage.completion_tokens} tokens by {answer.model}, first after "
         f"{timings.ttft_ms / 1000:.1f} s, all after {timings.total_ms / 1000:.1f} s"
     )

@@ -40,7 +40,12 @@ _RULES = (
         "has the cores for the best answers, and it is already here",
         only_if_pulled=True,
     ),
-    _Rule("qwen2.5-coder-1.5b-instruct", 4, 4 * _GB, "reads a prompt of 700 tokens in seconds"),
+    _Rule(
+        "qwen2.5-coder-1.5b-instruct",
+        2,
+        4 * _GB,
+        "has room for the model that answered twice as many questions right as the smaller one",
+    ),
     _Rule("qwen2.5-coder-0.5b-instruct", 1, 1_200_000_000, "needs the small model to answer soon"),
     _Rule("smollm2-135m-instruct", 1, 0, "has room for nothing larger; it knows only English"),
 )

@@ -24,7 +24,7 @@ from ondol.engine.batcher import Batcher, BatcherLimits
 from ondol.engine.generation import GenerationEngine, GenerationLimits
 from ondol.models.library import ModelLibrary
 from ondol.services.ask import AskService
-from ondol.services.backend_factory import BackendFactory
+from ondol.services.backend_factory import BackendFactory, passage_budget
 from ondol.services.chat import ChatService
 from ondol.services.embedding import EmbeddingService
 from ondol.services.ingest import IngestService
@@ -241,8 +241,8 @@ class Container:
         return {name: batcher for name, batcher in pairs.items() if batcher is not None}
 
     def context_tokens(self) -> int:
-        """Return the passage budget that this machine prefills in about three seconds."""
-        return 600
+        """Return the passage budget in tokens: what the generator reads in about three seconds."""
+        return passage_budget(self._backends.generator_bytes, cores=self.machine.cores)
 
     async def reload(self, component: Literal["embedder", "reranker", "generator"]) -> None:
         """Load a component anew beside the running one, then swap; raises if it cannot load."""

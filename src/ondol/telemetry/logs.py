@@ -57,13 +57,15 @@ def configure_logging(
 ) -> None:
     """Send the ``ondol`` loggers to ``stream`` (stderr), as JSON unless it is a terminal.
 
-    Replaces a handler that an earlier call put there; leaves the root logger alone.
+    Warnings of the HTTP server's library go the same way. Replaces handlers that an earlier call
+    put there; leaves the root logger alone.
     """
     target = stream or sys.stderr
     json_lines = not target.isatty() if as_json is None else as_json
     handler = logging.StreamHandler(target)
     handler.setFormatter(JsonFormatter() if json_lines else TextFormatter())
-    logger = logging.getLogger("ondol")
-    logger.handlers[:] = [handler]
-    logger.setLevel(level.upper())
-    logger.propagate = False
+    for name, least in (("ondol", level.upper()), ("uvicorn", "WARNING")):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(least)
+        logger.propagate = False

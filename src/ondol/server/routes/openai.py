@@ -15,7 +15,8 @@ from ondol.server.errors import json_response, problem_of
 from ondol.server.limits import Limits
 from ondol.server.loaded import require_model
 from ondol.server.routing import LimitsOf, Open, TimingOf, router
-from ondol.server.schemas_openai import ChatBody, EmbeddingsBody
+from ondol.server.schemas_chat import ChatBody
+from ondol.server.schemas_openai import EmbeddingsBody
 from ondol.server.streaming import EventStream, Relay, sse
 
 routes = router("openai")

@@ -1,0 +1,55 @@
+"""Rules for every test: loopback only, no settings from outside, a home of its own.
+
+Real weights are for tests marked ``model``; they lie in the folder that ``ONDOL_TEST_MODELS`` names,
+or in the user's own Ondol home, where ``ondol models pull`` puts them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pytest_socket import socket_allow_hosts
+
+ROOT = Path(__file__).resolve().parent.parent
+_OUTSIDE = dict(os.environ)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    socket_allow_hosts(["127.0.0.1", "::1"], allow_unix_socket=True)
+
+
+@pytest.fixture(autouse=True)
+def isolated_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No ``ONDOL_*`` variable from outside, and a home that is empty and thrown away."""
+    for name in list(os.environ):
+        if name.startswith("ONDOL_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ONDOL_HOME", str(tmp_path / "ondol-home"))
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def models_folder() -> Path:
+    """The folder of pulled models; skips where there is none."""
+    home = Path(_OUTSIDE.get("ONDOL_HOME") or Path.home() / ".local/share/ondol")
+    folder = Path(_OUTSIDE.get("ONDOL_TEST_MODELS") or home / "models")
+    if not folder.is_dir():
+        pytest.skip(f"no models in {folder}; fetch them with: ondol models pull")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real data beside the repository; skips where it is absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder}")
+    return folder

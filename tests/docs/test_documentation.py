@@ -1,0 +1,159 @@
+"""The documents tell the truth: commands parse, settings exist, code compiles, pages are current."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from scripts.write_reference import pages
+
+import ondol
+from ondol.cli.invocation import Invocation
+from ondol.cli.main import cli
+from ondol.core.settings import known_keys
+
+ROOT = Path(__file__).resolve().parents[2]
+GENERATED = set(pages())
+WRITTEN = [
+    path
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
+    if path not in GENERATED
+]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`(ondol [^`]+)`")
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in sorted(paths)]
+
+
+def blocks(path: Path, *languages: str) -> Iterator[str]:
+    for language, text in FENCE.findall(path.read_text("utf-8")):
+        if language in languages:
+            yield text
+
+
+def command_lines(path: Path) -> list[str]:
+    """Return every ``ondol …`` line of the shell blocks: what a reader would paste."""
+    fenced = "\n".join(blocks(path, "", "bash", "sh")).replace("\\\n", " ").splitlines()
+    return [line.strip() for line in fenced if _is_command(line.strip())]
+
+
+def mentions(path: Path) -> list[str]:
+    """Return every ``ondol …`` of inline code: commands that are named, arguments left out.
+
+    Decision records may name what is yet to come.
+    """
+    if path.parent.name == "adr":
+        return []
+    return [line for line in INLINE.findall(_prose(path)) if _is_command(line)]
+
+
+def parse(line: str) -> None:
+    """Walk the command tree with the line's words; raises ``click.UsageError``."""
+    command: click.Command = cli
+    words = shlex.split(line, comments=True)[1:]
+    parent = None
+    name = "ondol"
+    while True:
+        ctx = command.make_context(name, list(words), parent=parent, obj=Invocation())
+        if not isinstance(command, click.Group):
+            return
+        found, inner, words = command.resolve_command(ctx, [*ctx._protected_args, *ctx.args])
+        if found is None or inner is None:
+            raise click.UsageError(f"no command in {line!r}")
+        command, parent, name = inner, ctx, found
+
+
+@pytest.mark.parametrize("name", names(WRITTEN))
+def test_every_command_line_parses(name: str) -> None:
+    for line in command_lines(ROOT / name):
+        try:
+            parse(line)
+        except click.ClickException as error:
+            pytest.fail(f"{name}: `{line}`: {error.format_message()}")
+    for line in mentions(ROOT / name):
+        try:
+            parse(line)
+        except (click.exceptions.Exit, click.MissingParameter):
+            continue
+        except click.ClickException as error:
+            pytest.fail(f"{name}: `{line}`: {error.format_message()}")
+
+
+def test_command_lines_are_found_at_all() -> None:
+    assert len(command_lines(ROOT / "README.md")) >= 10
+    assert len(command_lines(ROOT / "README.ko.md")) >= 8
+
+
+@pytest.mark.parametrize("line", ["ondol serch x", "ondol search x -c y --nonsense", "ondol ask"])
+def test_a_wrong_command_line_would_be_noticed(line: str) -> None:
+    with pytest.raises(click.UsageError):
+        parse(line)
+
+
+@pytest.mark.parametrize("name", names(WRITTEN))
+def test_python_blocks_compile(name: str) -> None:
+    for number, block in enumerate(blocks(ROOT / name, "python"), start=1):
+        compile(block, f"{name}, block {number}", "exec")
+
+
+@pytest.mark.parametrize("name", names([*WRITTEN, *GENERATED]))
+def test_links_lead_somewhere(name: str) -> None:
+    path = ROOT / name
+    for target in LINK.findall(FENCE.sub("", path.read_text("utf-8"))):
+        if (path.parent / target).resolve().is_relative_to(ROOT):
+            assert (path.parent / target).exists(), f"{name} links to {target}"
+
+
+@pytest.mark.parametrize("name", names(WRITTEN))
+def test_settings_that_are_named_exist(name: str) -> None:
+    text = (ROOT / name).read_text("utf-8")
+    sections = {key.rpartition(".")[0] for key in known_keys()} - {""}
+    for word in re.findall(rf"`((?:{'|'.join(sections)})\.[a-z_]+)`", text):
+        assert word in known_keys(), f"{name} names {word}"
+    variables = {f"ONDOL_{key.replace('.', '_').upper()}" for key in known_keys()}
+    for word in re.findall(r"\bONDOL_[A-Z_]*[A-Z]\b", text):
+        assert word in variables | {"ONDOL_CONFIG", "ONDOL_TEST_MODELS"}, f"{name} names {word}"
+
+
+@pytest.mark.parametrize("name", names(list(GENERATED)))
+def test_generated_pages_are_current(name: str) -> None:
+    assert (ROOT / name).read_text("utf-8") == pages()[ROOT / name], "run `make docs`"
+
+
+def test_make_targets_that_are_named_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    for path in WRITTEN:
+        text = "\n".join([*blocks(path, "bash", ""), *re.findall(r"`([^`\n]+)`", _prose(path))])
+        for target in re.findall(r"^make ([a-z-]+)", text, re.MULTILINE):
+            assert target in targets, f"{path.name}: make {target}"
+
+
+def test_every_helpful_target_is_listed_in_the_makefile() -> None:
+    text = (ROOT / "Makefile").read_text("utf-8")
+    helped = set(re.findall(r"^([a-z-]+):.*## ", text, re.MULTILINE))
+    assert helped >= {"demo", "serve", "test", "setup", "models", "lint", "types", "lock", "clean"}
+    phony = text.partition(".PHONY:")[2].partition("\n\n")[0]
+    assert helped == set(phony.replace("\\\n", " ").split())
+
+
+def test_the_public_surface_is_what_all_says() -> None:
+    assert set(dir(ondol)) == set(ondol.__all__)
+    for name in ondol.__all__:
+        assert getattr(ondol, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        ondol.nonsense  # noqa: B018
+
+
+def _is_command(line: str) -> bool:
+    return re.match(r"(\.venv/bin/)?ondol ", line) is not None and "…" not in line
+
+
+def _prose(path: Path) -> str:
+    return FENCE.sub("", path.read_text("utf-8"))
