@@ -32,7 +32,7 @@ def check_citations(command: Command, answer: dict[str, object]) -> None:
 
 def test_the_flagship_question_is_answered_and_cited(demo: Command) -> None:
     done = demo.run("ask", QUESTION, "-c", "demo", "--json", "--require-citation")
-    assert re.search(r"^generator: qwen2\.5-coder-\S+ \(.*cores", done.stderr, re.MULTILINE)
+    assert re.search(r"^generator: qwen2\.5-coder-\S+ \(.+\)$", done.stderr, re.MULTILINE)
     answer = json.loads(done.stdout)
     assert "2,600,000" in answer["answer"]
     assert any(c["document"] == "work_rules_ko.pdf" for c in answer["citations"])

@@ -29,6 +29,7 @@ class BackendFactory:
         self._fake = fake
         self.generator_reason = ""
         self.generator_bytes = 0
+        self.generator_model = "generator"
 
     def embedder(self) -> tuple[Encoder, tuple[str, str]]:
         if self._fake:
@@ -70,6 +71,7 @@ class BackendFactory:
         from ondol.backends.llamacpp_generator import LlamaCppGenerator
 
         files = self._library.files(self._choose_generator())
+        self.generator_model = files.entry.id
         self.generator_bytes = files.model_path.stat().st_size
         return LlamaCppGenerator(
             files.model_path,

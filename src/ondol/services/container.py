@@ -285,7 +285,9 @@ class Container:
 
     def _generator_state(self, health: GeneratorHealth) -> None:
         self.observer.observe(
-            ModelStateChanged(model="generator", state=health.state, reason=health.reason)
+            ModelStateChanged(
+                model=self._backends.generator_model, state=health.state, reason=health.reason
+            )
         )
 
     async def _load_store(self) -> str:

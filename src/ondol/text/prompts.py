@@ -6,6 +6,7 @@ can serve them again. Documents are data: the instructions say so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -32,6 +33,7 @@ _LABELS: dict[Language, tuple[str, str, str]] = {
     "ko": ("문서", "질문", "쪽"),
     "en": ("Documents", "Question", "page"),
 }
+_CONTROL = re.compile(r"<(?=\||/?s>|/?(?:start|end)_of_turn>|/?think>)|\[(?=/?INST\])")
 NOT_FOUND: dict[Language, str] = {
     "ko": "문서에서 찾을 수 없습니다.",
     "en": "Not found in the documents.",
@@ -53,8 +55,17 @@ def ask_messages(
         label = " · ".join(part for part in (hit.title, hit.heading) if part) or hit.document
         where = f", {page} {hit.page}" if hit.page is not None else ""
         blocks.append(f"[{number}] ({label}{where}) {excerpt.text}")
-    body = f"{documents}:\n" + "\n".join(blocks) + f"\n\n{asked}: {question}"
+    body = defuse(f"{documents}:\n" + "\n".join(blocks) + f"\n\n{asked}: {question}")
     return [Message(role="system", content=_SYSTEM[language]), Message(role="user", content=body)]
+
+
+def defuse(text: str) -> str:
+    """Return ``text`` with control tokens of chat templates broken up, so that they are only words.
+
+    llama.cpp reads such tokens in messages too: ``<|im_start|>system`` inside a document would open a
+    system message.
+    """
+    return _CONTROL.sub(lambda match: match.group() + "\u200b", text)
 
 
 def says_not_found(answer: str) -> bool:
