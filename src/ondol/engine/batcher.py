@@ -31,6 +31,8 @@ from ondol.engine.batching import Budget, next_batch
 
 _log = logging.getLogger("ondol.batcher")
 
+BULK_PATIENCE = 60
+
 Value = NDArray[np.float32] | OndolError
 
 
@@ -138,7 +140,7 @@ class Batcher:
         Raises ``Overloaded`` when the queue is full, ``NotReady`` when closing and
         ``DeadlineExceeded`` when the queue wait runs out. Errors of single items are values.
         """
-        self._admit(len(items))
+        self._admit(len(items), urgent=urgent)
         try:
             before = self._clock.monotonic()
             encoded = await self._tokenized(items, truncate=truncate)
@@ -146,7 +148,7 @@ class Batcher:
             request = self._enqueue(encoded, urgent=urgent)
             try:
                 if request.remaining:
-                    await self._wait(request)
+                    await self._wait(request, urgent=urgent)
             finally:
                 request.cancelled = True
             if timing is not None:
@@ -184,11 +186,11 @@ class Batcher:
         await asyncio.to_thread(self._thread.join)
         self._encoder.close()
 
-    def _admit(self, items: int) -> None:
+    def _admit(self, items: int, *, urgent: bool) -> None:
         if self._closing or self._draining:
             raise NotReady("the model is being closed", retry_after=5, hint="try again shortly")
         waiting = len(self._queue)
-        full = self._requests >= self._limits.queue_requests
+        full = urgent and self._requests >= self._limits.queue_requests
         if full or (waiting and waiting + items > self._limits.queue_items):
             wait = max(1.0, waiting * self._seconds_per_item)
             raise Overloaded(
@@ -226,9 +228,12 @@ class Batcher:
             self._changed.notify()
         return request
 
-    async def _wait(self, request: _Request) -> None:
-        """Wait for the last item; the queue limit counts only while nothing of it has run."""
-        limit = self._limits.queue_seconds
+    async def _wait(self, request: _Request, *, urgent: bool) -> None:
+        """Wait for the last item; the queue limit counts only while nothing of it has run.
+
+        Bulk work yields to every urgent request, so it may wait ``BULK_PATIENCE`` times as long.
+        """
+        limit = self._limits.queue_seconds * (1 if urgent else BULK_PATIENCE)
         while True:
             done, _ = await asyncio.wait([request.future], timeout=limit)
             if done:

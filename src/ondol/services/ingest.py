@@ -188,29 +188,31 @@ class IngestService:
         seen: set[str] = set()
         failures = len(run.report.failed)
         group: list[_Prepared] = []
-        async for result in results:
-            if isinstance(result, ReadFailure):
-                self._fail(run, result.source, result.error)
-                continue
-            if result.source in seen:
-                self._fail(run, result.source, duplicate(result.source))
-                continue
-            seen.add(result.source)
-            own = self._digest_of(result, container, digest)
-            if known.get(result.source) == own:
-                self._unchanged(run, 1)
-                continue
-            prepared = await asyncio.to_thread(self._prepare, result, own, container)
-            if not prepared.passages:
-                self._fail(run, result.source, empty(result.source))
-                continue
-            run.report.warnings.extend(f"{result.source}: {w}" for w in result.warnings)
-            group.append(prepared)
-            if sum(len(p.passages) for p in group) >= GROUP_CHUNKS:
-                await self._store_group(run, group)
-                group = []
-        if group:
-            await self._store_group(run, group)
+        try:
+            async for result in results:
+                if isinstance(result, ReadFailure):
+                    self._fail(run, result.source, result.error)
+                    continue
+                if result.source in seen:
+                    self._fail(run, result.source, duplicate(result.source))
+                    continue
+                seen.add(result.source)
+                own = self._digest_of(result, container, digest)
+                if known.get(result.source) == own:
+                    self._unchanged(run, 1)
+                    continue
+                prepared = await asyncio.to_thread(self._prepare, result, own, container)
+                if not prepared.passages:
+                    self._fail(run, result.source, empty(result.source))
+                    continue
+                run.report.warnings.extend(f"{result.source}: {w}" for w in result.warnings)
+                group.append(prepared)
+                if sum(len(p.passages) for p in group) >= GROUP_CHUNKS:
+                    await self._store_after(run, group)
+                    group = []
+            await self._store_after(run, group)
+        finally:
+            await run.stored()
         return seen, len(run.report.failed) == failures
 
     def _digest_of(self, document: ReadDocument, container: str | None, digest: str | None) -> str:
@@ -228,6 +230,15 @@ class IngestService:
         texts = [indexed_text(document, passage) for passage in passages]
         tokens = self._analyzer.tokens_many(texts)
         return _Prepared(document, digest, container, passages, tokens, texts)
+
+    async def _store_after(self, run: Run, group: Sequence[_Prepared]) -> None:
+        """Embed and store ``group`` in the background once the group before it is stored.
+
+        One group is embedded while the next is read, chunked and analysed; no more are in flight.
+        """
+        await run.stored()
+        if group:
+            run.storing = asyncio.create_task(self._store_group(run, group))
 
     async def _store_group(self, run: Run, group: Sequence[_Prepared]) -> None:
         texts = [text for prepared in group for text in prepared.texts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,10 +55,17 @@ class Run:
         self.collection = collection
         self.started = started
         self.report = IngestReport()
+        self.storing: asyncio.Task[None] | None = None
         self._files: dict[Path, int] = {}
         self._done: set[Path] = set()
         self._progress: Progress | None = None
         self._current = ""
+
+    async def stored(self) -> None:
+        """Wait until the group in flight is stored; raises what storing it raised."""
+        storing, self.storing = self.storing, None
+        if storing is not None:
+            await storing
 
     def plan(self, files: Sequence[Path], progress: Progress | None) -> None:
         self._files = {path: path.stat().st_size if path.exists() else 0 for path in files}
