@@ -3,7 +3,7 @@
 # Exits with 0 only when the answer has at least one verified citation.
 set -eu
 cd "$(dirname "$0")/.."
-question=${QUESTION:-근속 8년이 되면 안식휴가 포상금은 얼마인가요?}
+question=${QUESTION:-생활안정자금 대출의 이율은 얼마인가요?}
 
 ondol() {
     .venv/bin/python -m ondol "$@"

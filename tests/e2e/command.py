@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -111,9 +112,14 @@ class Running:
         self._lines.put(None)
 
 
-def gone(pid: int) -> bool:
-    """Whether a process has ended; one that nobody has reaped yet counts."""
+def ended(pid: int, *, seconds: float = 30) -> bool:
+    """Wait until a process has ended, in whatever way; ``False`` when that took too long."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
         return True
+    try:
+        readable, _, _ = select.select([handle], [], [], seconds)
+        return bool(readable)
+    finally:
+        os.close(handle)

@@ -8,11 +8,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.e2e.command import Command, Running, gone
+from tests.e2e.command import Command, Running, ended
 
 pytestmark = pytest.mark.model
 
-QUESTION = "근속 8년이 되면 안식휴가 포상금은 얼마인가요?"
+QUESTION = "생활안정자금 대출의 이율은 얼마인가요?"
 
 
 def check_citations(command: Command, answer: dict[str, object]) -> None:
@@ -34,7 +34,7 @@ def test_the_flagship_question_is_answered_and_cited(demo: Command) -> None:
     done = demo.run("ask", QUESTION, "-c", "demo", "--json", "--require-citation")
     assert re.search(r"^generator: qwen2\.5-coder-\S+ \(.+\)$", done.stderr, re.MULTILINE)
     answer = json.loads(done.stdout)
-    assert "2,600,000" in answer["answer"]
+    assert "1.9%" in answer["answer"]
     assert any(c["document"] == "work_rules_ko.pdf" for c in answer["citations"])
     assert answer["usage"]["prompt_tokens"] > 100
     assert answer["usage"]["completion_tokens"] > 0
@@ -43,11 +43,11 @@ def test_the_flagship_question_is_answered_and_cited(demo: Command) -> None:
 
 def test_people_see_the_answer_then_its_citations(demo: Command) -> None:
     done = demo.run("ask", QUESTION, "-c", "demo")
-    assert "2,600,000" in done.stdout.splitlines()[0]
+    assert "1.9%" in done.stdout.splitlines()[0]
     assert re.search(
-        r"^\[1\] .+, p\. 7  work_rules_ko\.pdf \[\d+:\d+\]$", done.stdout, re.MULTILINE
+        r"^\[1\] .+, p\. 10  work_rules_ko\.pdf \[\d+:\d+\]$", done.stdout, re.MULTILINE
     )
-    assert re.search(r"^    “.+2,600,000원.+”$", done.stdout, re.MULTILINE)
+    assert re.search(r"^    “.+1\.9%.+”$", done.stdout, re.MULTILINE)
     assert "verified" in done.stderr
 
 
@@ -67,7 +67,7 @@ def test_ctrl_c_ends_an_answer_cleanly(demo: Command) -> None:
         running.wait_for("^generator: ")
         children = running.children()
         assert running.stop(signal.SIGINT) == 130
-        assert all(gone(pid) for pid in children)
+        assert all(ended(pid) for pid in children)
 
 
 def test_a_kill_in_mid_ingest_loses_nothing_that_was_stored(demo: Command, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import signal
 
 import httpx
 import pytest
-from tests.e2e.command import READY, Command, Running, gone
+from tests.e2e.command import READY, Command, Running, ended
 from tests.e2e.test_demo import QUESTION, check_citations
 
 pytestmark = pytest.mark.model
@@ -28,7 +28,7 @@ def test_it_answers_over_http_and_drains_on_sigterm(demo: Command) -> None:
         assert reloaded["reloaded"] == ["embedder"]
         children = running.children()
         assert running.stop(signal.SIGTERM) == 0
-        assert all(gone(pid) for pid in children)
+        assert all(ended(pid) for pid in children)
 
 
 def test_a_killed_server_comes_back_with_its_documents(demo: Command) -> None:

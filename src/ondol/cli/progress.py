@@ -56,13 +56,6 @@ class BarMeter:
         )
 
 
-class SilentMeter:
-    """Shows nothing."""
-
-    def update(self, *, done: int, total: int, note: str) -> None:
-        return None
-
-
 @contextmanager
 def meter(output: Output, *, unit: Unit, clock: Clock) -> Iterator[Meter]:
     """Yield the meter that suits ``output``; a bar is taken off the screen at the end."""

@@ -59,9 +59,10 @@ async def test_results_come_in_input_order_whatever_the_lengths() -> None:
     async with running(FakeEmbedder(), BatcherLimits(token_budget=64)) as batcher:
         together = await batcher.submit(texts)
         for text, value in zip(texts, together.values, strict=True):
-            alone = await batcher.submit([text])
+            (alone,) = (await batcher.submit([text])).values
             assert isinstance(value, np.ndarray)
-            np.testing.assert_allclose(value, alone.values[0])
+            assert isinstance(alone, np.ndarray)
+            np.testing.assert_allclose(value, alone)
 
 
 async def test_one_bad_input_fails_alone_and_the_worker_goes_on() -> None:
