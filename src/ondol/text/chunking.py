@@ -128,7 +128,7 @@ class _Cutter:
         held: list[Span] = []
         for sentence in self._fitting(sentences):
             while held and sentence[1] - held[0][0] > self._target:
-                keep = self._break(held)
+                keep = self._break(held, after=packed[-1][1] if packed else 0)
                 packed.append((held[0][0], held[keep - 1][1]))
                 held = held[keep:] or self._repeated(held, sentence)
             held.append(sentence)
@@ -136,10 +136,14 @@ class _Cutter:
             self._finish(packed, (held[0][0], held[-1][1]))
         return packed
 
-    def _break(self, held: Sequence[Span]) -> int:
-        """Return how many sentences to keep: up to the last blank line past half the target."""
+    def _break(self, held: Sequence[Span], *, after: int) -> int:
+        """Return how many sentences to keep: up to the last blank line past half the target.
+
+        A passage must reach past ``after``, where the one before it ended.
+        """
         for i in range(len(held) - 1, 0, -1):
-            if held[i - 1][1] - held[0][0] < self._target // 2:
+            end = held[i - 1][1]
+            if end - held[0][0] < self._target // 2 or end <= after:
                 break
             if "\n\n" in self._text[held[i - 1][1] : held[i][0]]:
                 return i

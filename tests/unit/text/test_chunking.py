@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ondol.core.errors import InvalidInput
@@ -28,6 +28,7 @@ def cut(
     st.integers(1, 120),
     st.integers(0, 60),
 )
+@example("이것은 문장이다. 가나다라마바사가나다라마바사\n\n했다. 가나다라마바사", 24, 14)
 def test_passages_are_exact_bounded_and_cover_all_ink(text: str, target: int, overlap: int) -> None:
     overlap = min(overlap, target - 1)
     passages = cut(text, target, overlap)
