@@ -164,7 +164,7 @@ class AnswerSettings(_Section):
         description="How much of a statement its cited sentence must cover. Raise to be stricter.",
     )
     min_relevance: Share = Field(
-        0.2, description="Below this relevance of the best passage the answer abstains."
+        0.5, description="Below this relevance of the best passage the answer abstains."
     )
 
 
