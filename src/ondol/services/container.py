@@ -16,7 +16,7 @@ from typing import Literal, Self, TypeVar
 
 from ondol.backends.base import Encoder, GeneratorHealth
 from ondol.core.clock import SystemClock
-from ondol.core.errors import ModelError, NotReady, OndolError
+from ondol.core.errors import ModelError, NotFound, NotReady, OfflineMissing, OndolError
 from ondol.core.machine import Machine, describe
 from ondol.core.observe import ModelStateChanged, NullObserver, Observer
 from ondol.core.settings import Settings
@@ -269,6 +269,10 @@ class Container:
             if not isinstance(error, OndolError):
                 _log.exception("%s failed to load", name)
             reason = f"{error} {getattr(error, 'hint', '')}".strip()
+            if name == "reranker" and self._can_do_without_reranker(error):
+                _log.warning("searching without a reranker: %s", reason)
+                self._states[name] = ComponentState("off", reason=reason)
+                return
             self._states[name] = ComponentState("failed", reason=reason)
             self._failures.append(error)
             self.observer.observe(ModelStateChanged(model=name, state="failed", reason=reason))
@@ -278,6 +282,11 @@ class Container:
         self.observer.observe(
             ModelStateChanged(model=model or name, state="ready", seconds=seconds)
         )
+
+    def _can_do_without_reranker(self, error: Exception) -> bool:
+        """A reranker that was never pulled is no failure unless every search must rerank."""
+        absent = isinstance(error, NotFound | OfflineMissing)
+        return absent and self.settings.retrieval.rerank != "on"
 
     def _raise_failures(self) -> None:
         for error in self._failures:
@@ -365,7 +374,9 @@ class Container:
             )
         if state.state == "off":
             raise NotReady(
-                f"no {name} is configured", retry_after=60, hint="see `ondol doctor --settings`"
+                f"no {name} is loaded. {state.reason}".strip(),
+                retry_after=60,
+                hint="see `ondol doctor --settings`",
             )
         raise NotReady(f"the {name} is still loading", retry_after=2, hint="try again shortly")
 
