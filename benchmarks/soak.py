@@ -62,7 +62,7 @@ def requests(chance: random.Random, questions: list[str]) -> tuple[str, str, dic
         "chat": (
             "/v1/chat/completions",
             {
-                "model": "default",
+                "model": "auto",
                 "messages": [{"role": "user", "content": question}],
                 "max_tokens": 16,
             },
