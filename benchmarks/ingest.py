@@ -15,10 +15,15 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from common import command, data_set, environment, report, table, working_home
+
+from ondol.core.clock import SystemClock
+from ondol.store import DocumentStore
+from ondol.store.records import StoredDocument
 
 
 def measured(home: Path, collection: str, *paths: Path) -> dict[str, Any]:
@@ -52,17 +57,32 @@ def killed(home: Path, collection: str, after: float, *paths: Path) -> None:
 
 def state(home: Path) -> dict[str, str]:
     """Return a digest per document over its text, chunks and vectors."""
-    found = {}
+    found: dict[str, str] = {}
+    with DocumentStore(home, clock=SystemClock()) as store:
+        if not store.check(deep=True).ok:
+            raise SystemExit(f"{home}: {store.check(deep=True)}")
+        names = {c.name: [d.document for d in listed(store, c.name)] for c in store.collections()}
+        texts = {(c, n): store.document(c, n).text for c, all_ in names.items() for n in all_}
     with sqlite3.connect(home / "ondol.db") as db:
-        for key, name, text in db.execute("select id, name, text from documents"):
+        for (collection, name), text in texts.items():
             digest = hashlib.sha256(text.encode())
             for row in db.execute(
-                'select "start", "end", page, heading, vector from chunks where document_id = ? order by "start", "end"',
-                (key,),
+                "select k.start, k.stop, k.page, k.heading, k.vector from chunks k join documents d "
+                "on d.id = k.document_id join collections c on c.id = d.collection_id "
+                "where c.name = ? and d.name = ? order by k.start, k.stop",
+                (collection, name),
             ):
                 digest.update(repr(row).encode())
-            found[name] = digest.hexdigest()
+            found[f"{collection}/{name}"] = digest.hexdigest()
     return found
+
+
+def listed(store: DocumentStore, collection: str) -> Iterator[StoredDocument]:
+    """Yield every document of a collection, page by page."""
+    after: str | None = None
+    while page := store.documents(collection, limit=1000, after=after):
+        yield from page
+        after = page[-1].document
 
 
 def main() -> None:
