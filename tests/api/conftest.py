@@ -14,7 +14,7 @@ from tests.api.stage import Script, listening, make_app, make_settings, running
 
 from ondol.backends.fake_generator import FakeGenerator
 
-BARELY = 1e-300
+BARELY = 1e-42
 """Relevance is calibrated for real embeddings; what fakes find is far below, what they miss at 0."""
 
 

@@ -55,4 +55,4 @@ def relevance(measured: Signals, *, calibration: Calibration = DEFAULT) -> float
         + calibration.dense * measured.dense
         + calibration.coverage * measured.coverage
     )
-    return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, z))))
+    return 1.0 / (1.0 + math.exp(-max(-600.0, min(600.0, z))))
