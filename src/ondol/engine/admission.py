@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ondol.core.clock import Clock
-from ondol.core.errors import DeadlineExceeded, NotReady, Overloaded
+from ondol.core.errors import NotReady, Overloaded
 from ondol.engine.lane import LaneSnapshot
 from ondol.engine.policy import NextIndex, Waiting, next_index
 
@@ -65,8 +65,8 @@ class SlotQueue:
     async def acquire(self, *, lane: str, prompt_chars: int = 0, max_tokens: int = 0) -> None:
         """Return once a slot is this caller's; ``release`` gives it back.
 
-        Raises ``Overloaded`` when the queue is full, ``DeadlineExceeded`` when the wait runs out,
-        ``NotReady`` once closed. A cancelled caller leaves the queue at once.
+        Raises ``Overloaded`` when the queue is full, when the wait would be longer than its limit
+        or turns out so, ``NotReady`` once closed. A cancelled caller leaves the queue at once.
         """
         self._admit()
         self._sequence += 1
@@ -86,8 +86,9 @@ class SlotQueue:
                 await ticket.granted
         except TimeoutError:
             self._abandon(ticket)
-            raise DeadlineExceeded(
+            raise Overloaded(
                 f"waited {self._queue_seconds:g} s in the queue of {self._name}, the limit",
+                retry_after=self.retry_after(),
                 hint="the machine is overloaded: send less at once or raise generation.queue_seconds",
                 code="queue_deadline_exceeded",
             ) from None
@@ -150,6 +151,13 @@ class SlotQueue:
                 f"{len(self._tickets)} requests wait for {self._name}, the limit is {self._queue}",
                 retry_after=self.retry_after(),
                 hint="send again after Retry-After seconds, or raise generation.queue",
+            )
+        if self._service_seconds and self._tickets and self.retry_after() > self._queue_seconds:
+            raise Overloaded(
+                f"a slot of {self._name} is about {self.retry_after():.0f} s away, "
+                f"the limit is {self._queue_seconds:g} s",
+                retry_after=self.retry_after() - self._queue_seconds + 1.0,
+                hint="send again after Retry-After seconds, or raise generation.queue_seconds",
             )
 
     def _dispatch(self) -> None:

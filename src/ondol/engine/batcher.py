@@ -20,7 +20,6 @@ from ondol.backends.base import Encoder
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import (
     BackendError,
-    DeadlineExceeded,
     NotReady,
     OndolError,
     Overloaded,
@@ -137,8 +136,8 @@ class Batcher:
 
         Items of one call are all raw, or all ``Encoded`` by the caller already.
 
-        Raises ``Overloaded`` when the queue is full, ``NotReady`` when closing and
-        ``DeadlineExceeded`` when the queue wait runs out. Errors of single items are values.
+        Raises ``Overloaded`` when the queue is full or its wait runs out and ``NotReady`` when
+        closing. Errors of single items are values.
         """
         self._admit(len(items), urgent=urgent)
         try:
@@ -239,8 +238,9 @@ class Batcher:
             if done:
                 return
             if not request.started:
-                raise DeadlineExceeded(
+                raise Overloaded(
                     f"waited {limit:g} s in the queue of {self._encoder.spec.model}",
+                    retry_after=max(1.0, len(self._queue) * self._seconds_per_item),
                     hint="the machine is overloaded: send less at once or raise lanes.queue_seconds",
                     code="queue_deadline_exceeded",
                 )

@@ -162,7 +162,7 @@ class GenerationEngine:
 
         Closing the iterator or cancelling the task leaves the queue or stops the generation.
         Raises ``Overloaded`` (queue full), ``NotReady`` (starting, restarting, draining),
-        ``DeadlineExceeded`` (``queue``, ``first_token`` or ``total`` limit) and what the backend
+        ``DeadlineExceeded`` (``first_token`` or ``total`` limit) and what the backend
         raises. ``timing`` gains ``queue_ms``, ``prefill_ms``, ``decode_ms`` and ``inference_ms``;
         ``ttft_ms`` and ``total_ms`` count from this call.
         """

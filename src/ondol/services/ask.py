@@ -27,7 +27,7 @@ from ondol.core.types import (
     TokenEvent,
     Usage,
 )
-from ondol.services.chat import ChatService
+from ondol.services.chat import ChatService, admitted
 from ondol.services.embedding import EmbeddingService
 from ondol.services.retrieval import RetrievalService
 from ondol.text.citations import AnswerVerifier, Verification
@@ -149,7 +149,6 @@ class AskService:
             )
             return
         excerpts = await self.select(question, found.hits)
-        yield SourcesEvent([excerpt.hit for excerpt in excerpts])
         request = GenerationRequest(
             messages=ask_messages(question, excerpts, language=language),
             max_tokens=min(max_tokens or self._settings.max_tokens, self._settings.max_tokens),
@@ -158,7 +157,8 @@ class AskService:
         shown: list[str] = []
         usage = Usage()
         ttft_ms = 0.0
-        async with aclosing(self._chat.stream(request, lane="chat", timing=timing)) as events:
+        async with admitted(self._chat.stream(request, lane="chat", timing=timing)) as events:
+            yield SourcesEvent([excerpt.hit for excerpt in excerpts])
             async for event in events:
                 match event:
                     case TokenEvent(text):

@@ -5,8 +5,9 @@ Owns nothing: requests go to the ``GenerationEngine``, which admits, queues and 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +22,9 @@ from ondol.core.types import (
     ToolCallEvent,
     Usage,
 )
+
+REFUSAL_SECONDS = 0.02
+"""How long a refusal may take to show; whoever is still waiting then has a place in the queue."""
 
 
 class Engine(Protocol):
@@ -39,6 +43,35 @@ class Completion:
     finish_reason: FinishReason
     usage: Usage
     tool_calls: tuple[Mapping[str, Any], ...] = ()
+
+
+@asynccontextmanager
+async def admitted(
+    events: AsyncGenerator[GenerationEvent],
+) -> AsyncIterator[AsyncIterator[GenerationEvent]]:
+    """Start ``events`` and enter once it has not been refused; leaving closes it.
+
+    A refusal comes at once, so that whoever streams can still answer with a status; a caller that
+    is queued enters and waits for its first event inside.
+    """
+    first = asyncio.ensure_future(anext(events))
+
+    async def following() -> AsyncIterator[GenerationEvent]:
+        yield await first
+        async for event in events:
+            yield event
+
+    try:
+        await asyncio.wait([first], timeout=REFUSAL_SECONDS)
+        if first.done():
+            first.result()
+        yield following()
+    finally:
+        first.cancel()
+        await asyncio.wait([first])
+        if not first.cancelled():
+            first.exception()
+        await events.aclose()
 
 
 class ChatService:

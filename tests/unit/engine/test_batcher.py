@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ondol.backends.fake_encoder import FakeEmbedder
-from ondol.core.errors import BackendError, DeadlineExceeded, NotReady, Overloaded, TextTooLong
+from ondol.core.errors import BackendError, NotReady, Overloaded, TextTooLong
 from ondol.core.observe import BatchRun, Event, Timing
 from ondol.core.types import Encoded, FloatMatrix
 from ondol.engine.batcher import Batcher, BatcherLimits
@@ -145,7 +145,7 @@ async def test_the_queue_wait_has_a_limit_with_a_name() -> None:
     async with running(encoder, limits) as batcher:
         first = asyncio.create_task(batcher.submit(["first"]))
         await until(encoder.begun)
-        with pytest.raises(DeadlineExceeded, match="queue"):
+        with pytest.raises(Overloaded, match="queue"):
             await batcher.submit(["waits"])
         encoder.open.set()
         await first

@@ -251,11 +251,11 @@ async def test_the_queue_limit_has_a_name() -> None:
     first = asyncio.create_task(text_of(engine.stream(ask())))
     await until_running(backend, 1)
 
-    with pytest.raises(DeadlineExceeded, match="queue") as late:
+    with pytest.raises(Overloaded, match="queue") as late:
         await text_of(engine.stream(ask()))
 
     assert late.value.code == "queue_deadline_exceeded"
-    assert books.outcomes == [("deadline", "queue_deadline_exceeded")]
+    assert books.outcomes == [("refused", "queue_deadline_exceeded")]
     gate.set()
     await first
     await engine.close(1)

@@ -8,6 +8,7 @@ from contextlib import aclosing
 import pytest
 
 from ondol.backends.fake_generator import FakeGenerator
+from ondol.core.errors import Overloaded
 from ondol.core.types import GenerationRequest, TokenEvent
 from ondol.engine.generation import GenerationEngine
 from ondol.services.ask import AnswerDone, AskService, SourcesEvent
@@ -125,3 +126,31 @@ async def test_a_client_that_leaves_frees_the_slot(
         while engine.snapshot().running:
             await asyncio.sleep(0.01)
     gate.set()
+
+
+async def test_a_full_queue_refuses_before_anything_is_streamed(
+    container: Container, engines: list[GenerationEngine]
+) -> None:
+    await container.ingest.ingest_records("c", ROWS)
+    gate = threading.Event()
+    backend = FakeGenerator(script=lambda _request: ["야근 ", "식대"], prefill_gate=gate)
+    engine = GenerationEngine(backend, slots=1, queue=1)
+    engines.append(engine)
+    service = AskService(
+        container.retrieval,
+        container.embedding,
+        ChatService(engine, model="fake"),
+        settings=container.settings.answer,
+        context_tokens=400,
+    )
+    running = asyncio.create_task(service.ask("c", "야근 식대는?"))
+    waiting = asyncio.create_task(service.ask("c", "야근 식대는?"))
+    async with asyncio.timeout(20):
+        while engine.snapshot().depth < 1:
+            await asyncio.sleep(0.01)
+    refused = service.stream("c", "야근 식대는?")
+    with pytest.raises(Overloaded):
+        await anext(refused)
+    gate.set()
+    answers = await asyncio.gather(running, waiting)
+    assert [answer.answer.startswith("야근 식대") for answer in answers] == [True, True]
