@@ -17,6 +17,7 @@ from ondol.engine.lane import LaneSnapshot
 from ondol.engine.policy import NextIndex, Waiting, next_index
 
 _UNMEASURED_RETRY_SECONDS = 5.0
+_FORESIGHT = 0.6  # share of the longest wait that may be foreseen: the estimate errs
 _SMOOTHING = 0.2
 _RECHECK_SECONDS = 0.2
 
@@ -152,11 +153,12 @@ class SlotQueue:
                 retry_after=self.retry_after(),
                 hint="send again after Retry-After seconds, or raise generation.queue",
             )
-        if self._service_seconds and self._tickets and self.retry_after() > self._queue_seconds:
+        foreseen, bearable = self.retry_after(), _FORESIGHT * self._queue_seconds
+        if self._service_seconds and self._tickets and foreseen > bearable:
             raise Overloaded(
-                f"a slot of {self._name} is about {self.retry_after():.0f} s away, "
+                f"a slot of {self._name} is about {foreseen:.0f} s away, "
                 f"the limit is {self._queue_seconds:g} s",
-                retry_after=self.retry_after() - self._queue_seconds + 1.0,
+                retry_after=foreseen - bearable + 1.0,
                 hint="send again after Retry-After seconds, or raise generation.queue_seconds",
             )
 
