@@ -23,9 +23,6 @@ from ondol.core.types import (
     Usage,
 )
 
-REFUSAL_SECONDS = 0.02
-"""How long a refusal may take to show; whoever is still waiting then has a place in the queue."""
-
 
 class Engine(Protocol):
     """What chat needs of the generation engine."""
@@ -49,10 +46,10 @@ class Completion:
 async def admitted(
     events: AsyncGenerator[GenerationEvent],
 ) -> AsyncIterator[AsyncIterator[GenerationEvent]]:
-    """Start ``events`` and enter once it has not been refused; leaving closes it.
+    """Start ``events`` and enter once its first event is there; leaving closes it.
 
-    A refusal comes at once, so that whoever streams can still answer with a status; a caller that
-    is queued enters and waits for its first event inside.
+    Until then a refusal, also one after a wait in the queue, is raised here, so that whoever
+    streams can still answer with a status.
     """
     first = asyncio.ensure_future(anext(events))
 
@@ -62,9 +59,8 @@ async def admitted(
             yield event
 
     try:
-        await asyncio.wait([first], timeout=REFUSAL_SECONDS)
-        if first.done():
-            first.result()
+        await asyncio.wait([first])
+        first.result()
         yield following()
     finally:
         first.cancel()
