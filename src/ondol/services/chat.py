@@ -5,7 +5,6 @@ Owns nothing: requests go to the ``GenerationEngine``, which admits, queues and 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -51,23 +50,15 @@ async def admitted(
     Until then a refusal, also one after a wait in the queue, is raised here, so that whoever
     streams can still answer with a status.
     """
-    first = asyncio.ensure_future(anext(events))
+    async with aclosing(events):
+        first = await anext(events)
 
-    async def following() -> AsyncIterator[GenerationEvent]:
-        yield await first
-        async for event in events:
-            yield event
+        async def following() -> AsyncIterator[GenerationEvent]:
+            yield first
+            async for event in events:
+                yield event
 
-    try:
-        await asyncio.wait([first])
-        first.result()
         yield following()
-    finally:
-        first.cancel()
-        await asyncio.wait([first])
-        if not first.cancelled():
-            first.exception()
-        await events.aclose()
 
 
 class ChatService:

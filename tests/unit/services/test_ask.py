@@ -24,6 +24,16 @@ ROWS = [
 ]
 
 
+def service_on(container: Container, engine: GenerationEngine) -> AskService:
+    return AskService(
+        container.retrieval,
+        container.embedding,
+        ChatService(engine, model="fake"),
+        settings=container.settings.answer,
+        context_tokens=400,
+    )
+
+
 async def asking(container: Container, reply: str) -> tuple[AskService, GenerationEngine]:
     await container.ingest.ingest_records("c", ROWS)
 
@@ -31,13 +41,7 @@ async def asking(container: Container, reply: str) -> tuple[AskService, Generati
         return [reply[i : i + 3] for i in range(0, len(reply), 3)]
 
     engine = GenerationEngine(FakeGenerator(script=script), slots=1, queue=4)
-    service = AskService(
-        container.retrieval,
-        container.embedding,
-        ChatService(engine, model="fake"),
-        settings=container.settings.answer,
-        context_tokens=400,
-    )
+    service = service_on(container, engine)
     return service, engine
 
 
@@ -111,13 +115,7 @@ async def test_a_client_that_leaves_frees_the_slot(
     backend = FakeGenerator(script=lambda _request: ["야근 ", "식대"], decode_gate=gate)
     engine = GenerationEngine(backend, slots=1, queue=4)
     engines.append(engine)
-    service = AskService(
-        container.retrieval,
-        container.embedding,
-        ChatService(engine, model="fake"),
-        settings=container.settings.answer,
-        context_tokens=400,
-    )
+    service = service_on(container, engine)
     async with aclosing(service.stream("c", "야근 식대는?")) as events:
         async for event in events:
             if isinstance(event, TokenEvent):
@@ -136,13 +134,7 @@ async def test_a_full_queue_refuses_before_anything_is_streamed(
     backend = FakeGenerator(script=lambda _request: ["야근 ", "식대"], prefill_gate=gate)
     engine = GenerationEngine(backend, slots=1, queue=1)
     engines.append(engine)
-    service = AskService(
-        container.retrieval,
-        container.embedding,
-        ChatService(engine, model="fake"),
-        settings=container.settings.answer,
-        context_tokens=400,
-    )
+    service = service_on(container, engine)
     running = asyncio.create_task(service.ask("c", "야근 식대는?"))
     waiting = asyncio.create_task(service.ask("c", "야근 식대는?"))
     async with asyncio.timeout(20):
