@@ -25,7 +25,13 @@ from ondol.core.types import (
 
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
-    """What a loaded encoder is. ``dimensions`` is 1 for a reranker; ``vocabulary`` 0 is unknown."""
+    """What a loaded encoder is. ``dimensions`` is 1 for a reranker; ``vocabulary`` 0 is unknown.
+
+    ``fingerprint`` names weights and tokenizer (hex; empty where unknown): with ``form`` it tells
+    whether two vectors are comparable. ``padded`` says that a batch costs items x longest tokens;
+    an encoder that packs its batch costs the sum. ``batch_invariant`` says that a text's vector
+    does not depend on its batch mates (cosine at least 0.9995).
+    """
 
     model: str
     form: str
@@ -34,6 +40,9 @@ class EncoderSpec:
     max_tokens: int
     device: str = "cpu"
     vocabulary: int = 0
+    fingerprint: str = ""
+    padded: bool = True
+    batch_invariant: bool = True
 
 
 class Encoder(Protocol):
