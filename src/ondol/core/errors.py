@@ -20,6 +20,8 @@
     │   ├── HashMismatch        the bytes are not the ones the catalogue names
     │   └── OfflineMissing      offline, and not in the cache
     ├── BackendError            a model library failed while running
+    │   ├── OutOfMemory         a batch was too large for the memory there is
+    │   ├── ProbeFailed         a measuring process could not do what was asked of it
     │   └── GeneratorDied       the generator process ended in mid-request
     ├── GateFailed              a measured figure fell short of its gate
     └── StoreError              the database and its side files disagree or are damaged
@@ -148,6 +150,14 @@ class BackendError(OndolError):
     default_code = "backend_failed"
 
 
+class OutOfMemory(BackendError):
+    default_code = "out_of_memory"
+
+
+class ProbeFailed(BackendError):
+    default_code = "probe_failed"
+
+
 class GeneratorDied(BackendError):
     default_code = "generator_died"
 
@@ -190,6 +200,8 @@ OUTCOMES: dict[type[OndolError], Outcome] = {
     HashMismatch: Outcome(502, "model_error", 1),
     OfflineMissing: Outcome(503, "model_error", 1),
     BackendError: Outcome(500, "server_error", 1),
+    OutOfMemory: Outcome(503, "unavailable_error", 1),
+    ProbeFailed: Outcome(500, "server_error", 1),
     GeneratorDied: Outcome(503, "unavailable_error", 1),
     GateFailed: Outcome(500, "gate_error", 3),
     StoreError: Outcome(500, "server_error", 1),

@@ -1,7 +1,8 @@
 """What this machine lets us use: cores by affinity and cgroup, memory by cgroup.
 
 The host's core count is wrong inside a container: a quota of 2 CPUs on a 64-core host must give
-two threads. Sources: cgroup v2 ``cpu.max`` and ``memory.max``, v1 ``cpu.cfs_quota_us``.
+two threads. What a process can still get is its cgroup's limit less what cannot be reclaimed.
+Sources: cgroup v2 ``cpu.max``, ``memory.max`` and ``memory.stat``, v1 ``cpu.cfs_quota_us``.
 """
 
 from __future__ import annotations
@@ -9,9 +10,14 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_CPUINFO = Path("/proc/cpuinfo")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+_MEMINFO = Path("/proc/meminfo")
+_LIMITS = ("memory.max", "memory.limit_in_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +42,40 @@ def usable_cores(*, cgroup: Path = _CGROUP) -> int:
     return max(1, min(affinity, round(quota)))
 
 
-def memory_bytes(*, cgroup: Path = _CGROUP) -> tuple[int, int]:
-    """Return (total, available) bytes, the tighter of the machine's and the cgroup's."""
-    total, available = _meminfo()
-    limit = _read_int(cgroup / "memory.max") or _read_int(cgroup / "memory/memory.limit_in_bytes")
-    if limit is not None and limit < total:
-        used = (
-            _read_int(cgroup / "memory.current")
-            or _read_int(cgroup / "memory/memory.usage_in_bytes")
-            or 0
-        )
-        return limit, max(0, min(available, limit - used))
+def memory_bytes(
+    *, cgroup: Path = _CGROUP, meminfo: Path = _MEMINFO, own: Path = _OWN_CGROUP
+) -> tuple[int, int]:
+    """Return (total, available) bytes: the tightest of the machine's and those of our cgroups."""
+    total, available = _meminfo(meminfo)
+    for folder in _own_cgroups(cgroup, own):
+        limit = _first_int(*(folder / name for name in _LIMITS))
+        if limit is None or limit >= total:
+            continue
+        used = _first_int(folder / "memory.current", folder / "memory.usage_in_bytes") or 0
+        used -= min(used, _reclaimable(folder / "memory.stat"))
+        total, available = limit, max(0, min(available, limit - used))
     return total, available
+
+
+def free_bytes() -> int:
+    """Return the bytes this process may still take; some tens of microseconds."""
+    return memory_bytes()[1]
 
 
 def describe() -> Machine:
     """Return this machine as it is now."""
     total, available = memory_bytes()
     return Machine(cores=usable_cores(), memory_bytes=total, free_bytes=available, cpu=_cpu_name())
+
+
+def cpu_flags(*, cpuinfo: Path = _CPUINFO) -> frozenset[str]:
+    """Return the processor's feature flags as Linux names them; empty where they are not told."""
+    try:
+        lines = cpuinfo.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    line = next((line for line in lines if line.startswith(("flags", "Features"))), ":")
+    return frozenset(line.partition(":")[2].split())
 
 
 def _cpu_quota(cgroup: Path) -> float | None:
@@ -76,13 +98,42 @@ def _read_int(path: Path) -> int | None:
         return None
 
 
-def _meminfo() -> tuple[int, int]:
+def _first_int(*paths: Path) -> int | None:
+    """Return the first of ``paths`` that holds a number."""
+    found = (_read_int(path) for path in paths)
+    return next((value for value in found if value is not None), None)
+
+
+@cache
+def _own_cgroups(root: Path, own: Path) -> tuple[Path, ...]:
+    """Return the folders whose limits bind this process, parents first: its memory cgroups."""
     try:
-        fields = dict(
-            line.split(":", 1)
-            for line in Path("/proc/meminfo").read_text().splitlines()
-            if ":" in line
-        )
+        lines = own.read_text().splitlines()
+    except OSError:
+        lines = []
+    places = {Path()}
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if controllers in ("", "memory"):
+            place = Path(name.lstrip("/."))
+            places.update((place, *place.parents))
+    folders = (base / place for place in sorted(places) for base in (root, root / "memory"))
+    return tuple(folder for folder in folders if any((folder / name).exists() for name in _LIMITS))
+
+
+def _reclaimable(stat: Path) -> int:
+    """Return the bytes of file cache that the kernel drops first: counted as used, yet to be had."""
+    try:
+        lines = stat.read_text().splitlines()
+        fields = dict(line.split(" ", 1) for line in lines if " " in line)
+        return int(fields.get("total_inactive_file", fields.get("inactive_file", "0")))
+    except (OSError, ValueError):
+        return 0
+
+
+def _meminfo(path: Path) -> tuple[int, int]:
+    try:
+        fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
         total = int(fields["MemTotal"].split()[0]) * 1024
         return total, int(fields.get("MemAvailable", fields["MemFree"]).split()[0]) * 1024
     except (OSError, KeyError, ValueError):

@@ -26,6 +26,7 @@ class Timing:
     decode_ms: float = 0.0
     ttft_ms: float = 0.0
     total_ms: float = 0.0
+    cached_items: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,70 @@ class BatchRun:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchBudgetChanged:
+    """An encoder's batches may cost another number of tokens than before, and why."""
+
+    model: str
+    tokens: int
+    full_tokens: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelStateChanged:
     model: str
     state: str
     reason: str = ""
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FormFellBack:
+    """A form could not be made or loaded, and the reference form runs in its place."""
+
+    model: str
+    wanted: str
+    used: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateCompared:
+    """A candidate ran (or was to run) beside the model in service; times exclude the queue.
+
+    ``agreement`` is 1 where both said the same: cosine (embedders) or Kendall's tau (rerankers).
+    """
+
+    component: str
+    candidate: str
+    outcome: Literal["shadowed", "answered", "dropped", "failed"]
+    primary_seconds: float | None = None
+    candidate_seconds: float | None = None
+    agreement: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingsLookedUp:
+    """One request's distinct texts by where their vectors came from; ``joined`` another request."""
+
+    model: str
+    memory: int
+    durable: int
+    joined: int
+    misses: int
+
+
+@dataclass(frozen=True, slots=True)
+class CacheTierChanged:
+    """What an embedding cache's tier holds now, and what happened in it since the last such event."""
+
+    tier: str
+    on: bool
+    entries: int
+    bytes: int
+    evicted: int = 0
+    dropped: int = 0
+    errors: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +136,18 @@ class CitationsVerified:
     dropped: int
 
 
-Event = RequestFinished | BatchRun | ModelStateChanged | DocumentIngested | CitationsVerified
+Event = (
+    RequestFinished
+    | BatchRun
+    | BatchBudgetChanged
+    | ModelStateChanged
+    | FormFellBack
+    | CandidateCompared
+    | EmbeddingsLookedUp
+    | CacheTierChanged
+    | DocumentIngested
+    | CitationsVerified
+)
 
 
 class Observer(Protocol):

@@ -11,186 +11,31 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ondol.core.errors import SettingsError
+from ondol.core.setting_sections import (
+    AbSettings,
+    AnswerSettings,
+    CacheSettings,
+    FidelitySettings,
+    GenerationSettings,
+    IngestSettings,
+    LaneSettings,
+    ModelSettings,
+    RetrievalSettings,
+    Section,
+    ServerSettings,
+)
 
+_OPTIMIZED = "USE_OPTIMIZED_MODELS"
+_TRUTH = {"true": "auto", "1": "auto", "false": "off", "0": "off"}
 _TOP_LEVEL = {"ONDOL_HOME", "ONDOL_OFFLINE", "ONDOL_CONFIG", "ONDOL_LOG_LEVEL"}
 
-Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ServerSettings(_Section):
-    host: str = Field(
-        "127.0.0.1",
-        description="Bind address. Change to serve other machines; then API keys are required.",
-    )
-    port: int = Field(
-        8400,
-        ge=0,
-        le=65535,
-        description="TCP port. Change when 8400 is taken; 0 lets the system choose.",
-    )
-    api_keys: tuple[str, ...] = Field(
-        (), description="Accepted bearer keys. Set as soon as anyone but you can reach the port."
-    )
-    max_body_bytes: Positive = Field(
-        64 * 1024 * 1024, description="Largest request body. Raise to upload larger files."
-    )
-    max_items: Positive = Field(
-        2048, description="Most texts, documents or records in one request. Raise for bulk clients."
-    )
-    max_text_chars: Positive = Field(
-        1_000_000, description="Longest single text in characters. Raise for very long records."
-    )
-    max_connections: Positive = Field(
-        512, description="Most open connections. Lower on a machine with few file handles."
-    )
-    drain_seconds: Seconds = Field(
-        20.0,
-        description="How long running requests may finish after SIGTERM. Raise for long answers.",
-    )
-    docs: bool = Field(
-        True, description="Serve the OpenAPI pages under /docs. Turn off when exposed."
-    )
-
-
-class ModelSettings(_Section):
-    embedder: str = Field(
-        "multilingual-e5-small",
-        description="Embedding model. Change per language or quality; needs re-ingest.",
-    )
-    reranker: str = Field(
-        "ms-marco-minilm-l12-v2",
-        description="Reranking model, or 'none'. Change to match your language.",
-    )
-    threads: int = Field(
-        0, ge=0, description="Threads per encoder; 0 takes the cores this process may use."
-    )
-    sources: tuple[str, ...] = Field(
-        (), description="Extra folders with model files, looked at before any download."
-    )
-    token_budget: Positive = Field(
-        2048,
-        description="Most padded tokens in one encoder batch. Lower to save memory, raise on large CPUs.",
-    )
-    max_batch: Positive = Field(64, description="Most items in one encoder batch.")
-    form: Literal["auto", "onnx:fp32", "onnx:int8"] = Field(
-        "auto", description="How the default embedder runs. 'onnx:fp32' is the reference form."
-    )
-
-
-class GenerationSettings(_Section):
-    model: str = Field(
-        "auto",
-        description="Generator id, 'auto' (by cores and memory), or 'none'. Change for quality or speed.",
-    )
-    upstream: str = Field(
-        "",
-        description="Base URL of an OpenAI-compatible server (…/v1) to use instead of llama.cpp.",
-    )
-    upstream_key: str = Field("", description="Bearer key for the upstream.")
-    context_tokens: Positive = Field(
-        4096,
-        description="Context of one request, prompt and answer. Raise for long chats; costs memory.",
-    )
-    slots: Positive = Field(
-        2, description="Requests generated at once. Raise on many cores or a GPU."
-    )
-    threads: int = Field(
-        0, ge=0, description="Threads for llama.cpp; 0 takes the cores this process may use."
-    )
-    batch_tokens: Positive = Field(
-        256, description="Prefill chunk in tokens: smaller cancels sooner, larger prefills faster."
-    )
-    max_tokens: Positive = Field(1024, description="Most tokens one answer may have.")
-    queue: Positive = Field(25, description="Most requests waiting for a slot. Beyond it: 429.")
-    queue_seconds: Seconds = Field(60.0, description="Longest wait for a slot.")
-    first_token_seconds: Seconds = Field(
-        120.0, description="Longest wait for the first token once running."
-    )
-    total_seconds: Seconds = Field(300.0, description="Longest whole generation once running.")
-    cache_mb: int = Field(
-        0,
-        ge=0,
-        description="llama.cpp's RAM prompt cache in MiB. Off by default: it may mix conversations (upstream bug).",
-    )
-    device: Literal["auto", "cpu", "gpu"] = Field(
-        "auto", description="Where layers are put. 'cpu' forces the processor."
-    )
-
-
-class RetrievalSettings(_Section):
-    mode: Literal["hybrid", "dense", "lexical"] = Field(
-        "hybrid", description="Default search mode."
-    )
-    top_k: Positive = Field(10, description="Hits returned by search.")
-    candidates: Positive = Field(
-        100, description="Candidates each leg hands to fusion. Raise for recall, lower for speed."
-    )
-    fusion: Literal["scores", "ranks"] = Field(
-        "scores",
-        description="How the two legs are fused: standardised scores, or reciprocal ranks (RRF).",
-    )
-    rrf_k: Positive = Field(
-        10, description="Reciprocal-rank-fusion constant: smaller trusts the first ranks more."
-    )
-    dense_weight: Share = Field(0.5, description="Share of the vector leg in fusion.")
-    rerank: Literal["auto", "on", "off"] = Field(
-        "auto",
-        description="'auto' reranks only languages the reranker knows and where it was measured to help.",
-    )
-    rerank_depth: Positive = Field(20, description="How many fused hits are reranked.")
-
-
-class AnswerSettings(_Section):
-    passages: Positive = Field(5, description="Most passages put before the generator.")
-    context_tokens: int = Field(
-        0,
-        ge=0,
-        description="Token budget of the passages; 0 suits it to the machine's prefill speed.",
-    )
-    max_tokens: Positive = Field(256, description="Most tokens of an answer.")
-    min_support: Share = Field(
-        0.5,
-        description="How much of a statement its cited sentence must cover. Raise to be stricter.",
-    )
-    min_relevance: Share = Field(
-        0.5, description="Below this relevance of the best passage the answer abstains."
-    )
-
-
-class IngestSettings(_Section):
-    chunk_chars: Positive = Field(
-        400,
-        description="Target chunk length in characters. Smaller finds facts, larger keeps context.",
-    )
-    chunk_overlap: int = Field(
-        60, ge=0, description="Characters repeated between neighbouring chunks."
-    )
-    max_file_bytes: Positive = Field(200 * 1024 * 1024, description="Largest file read.")
-    max_pages: Positive = Field(5000, description="Most pages of one PDF.")
-    max_chars: Positive = Field(20_000_000, description="Most characters of one document's text.")
-    read_seconds: Seconds = Field(120.0, description="Longest time one file may take to read.")
-
-
-class LaneSettings(_Section):
-    embeddings_queue: Positive = Field(
-        512, description="Most waiting embedding requests before 429."
-    )
-    rerank_queue: Positive = Field(128, description="Most waiting rerank requests before 429.")
-    queue_seconds: Seconds = Field(60.0, description="Longest wait of an encoder request.")
-
-
-class Settings(_Section):
+class Settings(Section):
     """All settings. ``home`` holds ``ondol.db``, ``vectors/``, ``models/`` and ``profile.json``."""
 
     home: Path = Field(
@@ -203,11 +48,14 @@ class Settings(_Section):
     )
     server: ServerSettings = ServerSettings()
     models: ModelSettings = ModelSettings()
+    ab: AbSettings = AbSettings()
+    fidelity: FidelitySettings = FidelitySettings()
     generation: GenerationSettings = GenerationSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     answer: AnswerSettings = AnswerSettings()
     ingest: IngestSettings = IngestSettings()
     lanes: LaneSettings = LaneSettings()
+    cache: CacheSettings = CacheSettings()
 
 
 def load_settings(
@@ -251,7 +99,7 @@ def known_keys() -> dict[str, str]:
     keys: dict[str, str] = {}
     for name, field in Settings.model_fields.items():
         section = field.annotation
-        if isinstance(section, type) and issubclass(section, _Section):
+        if isinstance(section, type) and issubclass(section, Section):
             for key, inner in section.model_fields.items():
                 keys[f"{name}.{key}"] = inner.description or ""
         else:
@@ -301,7 +149,7 @@ def _from_file(config: Path | None, env: Mapping[str, str]) -> list[tuple[str, A
 
 def _from_environ(env: Mapping[str, str]) -> list[tuple[str, Any, str]]:
     by_name = {f"ONDOL_{key.replace('.', '_').upper()}": key for key in known_keys()}
-    pairs: list[tuple[str, Any, str]] = []
+    pairs = _from_alias(env)
     for name, value in env.items():
         if not name.startswith("ONDOL_") or name == "ONDOL_CONFIG":
             continue
@@ -316,6 +164,20 @@ def _from_environ(env: Mapping[str, str]) -> list[tuple[str, Any, str]]:
         if value != "":
             pairs.append((key, _parse_list(key, value), name))
     return pairs
+
+
+def _from_alias(env: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    """Return what ``USE_OPTIMIZED_MODELS`` says; ``ONDOL_MODELS_OPTIMIZE`` has the last word."""
+    value = env.get(_OPTIMIZED, "").strip().lower()
+    if not value:
+        return []
+    if value not in _TRUTH:
+        raise SettingsError(
+            f"{_OPTIMIZED} = {env[_OPTIMIZED]!r}, it is true or false",
+            hint="or set ONDOL_MODELS_OPTIMIZE to auto, recipe or off",
+            param=_OPTIMIZED,
+        )
+    return [("models.optimize", _TRUTH[value], _OPTIMIZED)]
 
 
 def _parse_list(key: str, value: Any) -> Any:

@@ -1,59 +1,135 @@
-"""Which waiting items run next: a pure function of (queue, budget).
+"""Which waiting items run next: a pure function of (queue, budget, now).
 
-The oldest item of the most urgent class anchors the batch; the rest of the batch are the waiting
-items nearest to it in length, so that padding stays small and nobody starves. Knows no thread,
-no clock and no model. After nano-vllm's scheduler: it decides, the worker does.
+The oldest item of the most urgent class is always in the batch, so nobody starves; its mates are
+the items nearest to it in length, so that padding stays small. Bulk work that has waited long gets
+one batch in so many. Knows no thread and no model. After nano-vllm's scheduler: it decides, the
+worker does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Protocol
 
 WINDOW = 512
 """How many waiting items are looked at for one batch, so that a choice stays cheap."""
 
+SLACK_TOKENS = 16
+SLACK_SHARE = 0.25
+
 
 class Waiting(Protocol):
-    """What the policy needs to know of a waiting item."""
+    """What the policy needs to know of a waiting item; ``arrived`` is in the clock's seconds."""
 
     @property
     def tokens(self) -> int: ...
     @property
     def urgent(self) -> bool: ...
+    @property
+    def arrived(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Aging:
+    """Bulk work that waited ``seconds`` gets one batch in ``every`` while urgent work keeps coming."""
+
+    seconds: float = 5.0
+    every: int = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Limits of one batch: padded tokens (items × longest) and items."""
+    """Limits of one batch: what it may cost in tokens, and items.
+
+    ``padded`` and ``buckets`` say how the encoder computes a batch, see ``batch_cost``.
+    """
 
     tokens: int
     items: int
+    padded: bool = True
+    buckets: tuple[int, ...] = ()
+
+    def length(self, tokens: int) -> int:
+        """Return what an item of ``tokens`` is computed as: the next bucket, where there are any."""
+        at = bisect_left(self.buckets, tokens)
+        return self.buckets[at] if at < len(self.buckets) else tokens
 
 
-def next_batch(waiting: Sequence[Waiting], budget: Budget) -> list[int]:
+def batch_cost(tokens: Iterable[int], budget: Budget) -> int:
+    """Return the tokens a batch is computed as: items x longest if padded, else their sum."""
+    lengths = [budget.length(count) for count in tokens]
+    return len(lengths) * max(lengths, default=0) if budget.padded else sum(lengths)
+
+
+def next_batch(
+    waiting: Sequence[Waiting],
+    budget: Budget,
+    *,
+    now: float = 0.0,
+    urgent_streak: int = 0,
+    aging: Aging | None = None,
+) -> list[int]:
     """Return the indices of the items to run now, in queue order; empty only when none wait.
 
-    ``waiting`` is in order of arrival. Urgent items run before the others and never share a batch
-    with them. An item that alone exceeds the token budget runs alone.
+    ``waiting`` is in order of arrival within each class. Urgent items run before the others and
+    never share a batch with them; ``urgent_streak`` batches of urgent work in a row let bulk work
+    that has aged go first once. An item that alone exceeds the token budget runs alone.
     """
     if not waiting:
         return []
-    anchor = next((i for i, item in enumerate(waiting) if item.urgent), 0)
-    urgent = waiting[anchor].urgent
-    length = waiting[anchor].tokens
-    candidates = (i for i, item in enumerate(waiting) if i != anchor and item.urgent == urgent)
-    mates = sorted(islice(candidates, WINDOW), key=lambda i: (abs(waiting[i].tokens - length), i))
-    chosen = [anchor]
-    longest = length
-    for i in mates:
-        if len(chosen) >= budget.items:
+    urgent = _class_to_run(waiting, now, urgent_streak, aging or Aging())
+    members = [i for i, item in enumerate(waiting) if item.urgent == urgent][:WINDOW]
+    lengths = [budget.length(waiting[i].tokens) for i in members]
+    chosen = _nearest(lengths, budget) if budget.padded else _oldest(lengths, budget)
+    return sorted(members[i] for i in chosen)
+
+
+def _class_to_run(waiting: Sequence[Waiting], now: float, streak: int, aging: Aging) -> bool:
+    """Return whether urgent work runs now: yes, if there is any and no bulk item's turn has come."""
+    if not any(item.urgent for item in waiting):
+        return False
+    oldest = next((item for item in waiting if not item.urgent), None)
+    if oldest is None or streak < aging.every - 1:
+        return True
+    return now - oldest.arrived < aging.seconds
+
+
+def _nearest(lengths: Sequence[int], budget: Budget) -> list[int]:
+    """Cut the items, sorted by length, into batches from the longest down; return that of item 0.
+
+    Taking one whole batch out leaves the other cuts as they were, so a queue that drains is cut as
+    one sorted list would be.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    batch: list[int] = []
+    longest = 0
+    for i in order:
+        if batch and not _fits(lengths[i], longest, len(batch), budget):
+            if 0 in batch:
+                return batch
+            batch = []
+        if not batch:
+            longest = lengths[i]
+        batch.append(i)
+    return batch
+
+
+def _fits(length: int, longest: int, count: int, budget: Budget) -> bool:
+    """Whether one more, no longer than the others, fits: room for it, and little padding in it."""
+    if count >= budget.items or longest * (count + 1) > budget.tokens:
+        return False
+    return longest - length <= max(SLACK_TOKENS, SLACK_SHARE * longest)
+
+
+def _oldest(lengths: Sequence[int], budget: Budget) -> list[int]:
+    """Return item 0 and those after it that fit, in order of arrival: packing wastes nothing."""
+    chosen, total = [0], lengths[0]
+    for i in range(1, len(lengths)):
+        if len(chosen) >= budget.items or total >= budget.tokens:
             break
-        new_longest = max(longest, waiting[i].tokens)
-        if new_longest * (len(chosen) + 1) > budget.tokens:
-            continue
-        chosen.append(i)
-        longest = new_longest
-    return sorted(chosen)
+        if total + lengths[i] <= budget.tokens:
+            chosen.append(i)
+            total += lengths[i]
+    return chosen

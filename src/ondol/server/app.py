@@ -20,7 +20,8 @@ from starlette.responses import Response
 
 from ondol.core.errors import OndolError
 from ondol.core.observe import Observer
-from ondol.core.settings import ServerSettings, Settings
+from ondol.core.setting_sections import ServerSettings
+from ondol.core.settings import Settings
 from ondol.server.auth import KeyGuard, LoopbackGuard, check_exposure
 from ondol.server.errors import error_response
 from ondol.server.gate import Gate
@@ -46,7 +47,8 @@ from ondol.telemetry.metrics import Metrics
 
 OpenContainer = Callable[[Settings, Observer], Container]
 
-_ROUTERS = (health, models, openai, rerank, collections, documents, search, ask, operations)
+# In this order a request is matched: what is asked most often first.
+_ROUTERS = (openai, rerank, search, ask, health, models, collections, documents, operations)
 _ERROR_DOCS: dict[int | str, dict[str, Any]] = {
     status: {
         "description": 'The envelope {"error": {message, type, code, param, hint}}',

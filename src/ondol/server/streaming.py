@@ -7,7 +7,7 @@ clean-up happen in one task, and cancelling that task is all it takes to free wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
@@ -31,22 +31,35 @@ def sse(data: Any, *, event: str | None = None) -> bytes:
     return head + b"data: " + to_json(data, inf_nan_mode="null") + b"\n\n"
 
 
-async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
+async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """Return what ``work`` returns; cancel it and raise ``Cancelled`` when the client leaves first.
 
-    Only for requests whose body has been read: the next message can only be the disconnect.
+    Only for requests whose body has been read: the next message can only be the disconnect. The
+    work runs in the caller's own task: one for every request would cost more than it is worth.
     """
-    task = asyncio.ensure_future(work)
+    task = asyncio.current_task()
     watch = asyncio.create_task(_disconnect(receive))
+    left = False
+
+    def leave(ended: asyncio.Task[None]) -> None:
+        nonlocal left
+        if task is not None and not ended.cancelled():
+            ended.exception()
+            left = True
+            task.cancel()
+
+    watch.add_done_callback(leave)
     try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise Cancelled("the client left before the answer was ready")
+        await asyncio.sleep(0)  # the watch begins, and work that never waits still lets others run
+        return await work
+    except asyncio.CancelledError:
+        if left and task is not None and not task.uncancel():
+            raise Cancelled("the client left before the answer was ready") from None
+        raise
     finally:
-        task.cancel()
+        watch.remove_done_callback(leave)
         watch.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
+        work.close()
 
 
 async def _disconnect(receive: Receive) -> None:

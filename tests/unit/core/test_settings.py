@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ondol.core.errors import SettingsError
-from ondol.core.settings import Settings, known_keys, load_settings
+from ondol.core.settings import Settings, known_keys, load_settings, setting_sources
 
 
 def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
@@ -74,3 +74,40 @@ def test_home_and_offline_have_short_names() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert all(description for description in known_keys().values())
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"USE_OPTIMIZED_MODELS": "true"}, "auto"),
+        ({"USE_OPTIMIZED_MODELS": "False"}, "off"),
+        ({"USE_OPTIMIZED_MODELS": "false", "ONDOL_MODELS_OPTIMIZE": "recipe"}, "recipe"),
+        ({"ONDOL_MODELS_OPTIMIZE": "recipe", "USE_OPTIMIZED_MODELS": "false"}, "recipe"),
+        ({"USE_OPTIMIZED_MODELS": ""}, "recipe"),
+    ],
+)
+def test_use_optimized_models_is_an_alias_that_ours_beats(
+    tmp_path: Path, environ: dict[str, str], expected: str
+) -> None:
+    config = tmp_path / "ondol.toml"
+    config.write_text("[models]\noptimize = 'recipe'\n")
+    assert load_settings(config=config, environ=environ).models.optimize == expected
+
+
+def test_the_alias_is_named_as_the_source() -> None:
+    environ = {"USE_OPTIMIZED_MODELS": "false"}
+    assert setting_sources(environ=environ)["models.optimize"] == "USE_OPTIMIZED_MODELS"
+    with pytest.raises(SettingsError, match="USE_OPTIMIZED_MODELS"):
+        load_settings(environ={"USE_OPTIMIZED_MODELS": "perhaps"})
+
+
+def test_a_split_between_embedders_of_two_models_is_refused() -> None:
+    flags = {"ab.candidate": "bge-small-en-v1.5", "ab.mode": "split"}
+    with pytest.raises(SettingsError, match="not comparable"):
+        load_settings(environ={}, flags=flags)
+    for good in (
+        {"ab.candidate": "onnx:fp32"},
+        {"ab.component": "reranker"},
+        {"ab.mode": "shadow"},
+    ):
+        load_settings(environ={}, flags={**flags, **good})
