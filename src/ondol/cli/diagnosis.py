@@ -131,7 +131,7 @@ def models_in_use(
     settings: Settings, library: ModelLibrary, machine: Machine
 ) -> tuple[list[ModelInUse], Check]:
     """Return the models the settings ask for, and whether one has to be fetched."""
-    from ondol.models.profile import choose_generator
+    from ondol.models.generator_choice import choose_generator
 
     used = [_in_use(library, settings.models.embedder, "embedder", "models.embedder")]
     if settings.models.reranker != "none":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ondol.cli.fidelity import fidelity
 from ondol.cli.invocation import Invocation
 from ondol.cli.options import global_options
 from ondol.cli.progress import Meter, meter
@@ -24,7 +25,10 @@ FIGURES = ("ndcg_at_10", "recall_at_10", "mrr_at_10")
 @click.group("eval")
 @global_options()
 def evaluate() -> None:
-    """Measure search and answers on questions with known answers."""
+    """Measure search and answers on known questions, and forms against their reference."""
+
+
+evaluate.add_command(fidelity)
 
 
 @evaluate.command()

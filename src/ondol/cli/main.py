@@ -25,7 +25,9 @@ COMMANDS = {
         "ondol.cli.collections:collections", "List, show and delete collections."
     ),
     "documents": LazyCommand("ondol.cli.documents:documents", "List, show and delete documents."),
-    "eval": LazyCommand("ondol.cli.eval:evaluate", "Measure search and answers."),
+    "tune": LazyCommand("ondol.cli.tune:tune", "Find the fastest form of each model here."),
+    "bench": LazyCommand("ondol.cli.bench:bench", "Measure the encoders on this machine."),
+    "eval": LazyCommand("ondol.cli.eval:evaluate", "Measure search, answers and fidelity."),
     "doctor": LazyCommand("ondol.cli.doctor:doctor", "Check this machine, the models, the store."),
 }
 

@@ -13,12 +13,8 @@ from ondol.cli.output import human_bytes
 from ondol.cli.progress import meter
 
 if TYPE_CHECKING:
-    import httpx
-
     from ondol.models.catalogue import CatalogueEntry
     from ondol.models.library import ModelFiles, PullProgress
-
-RELOAD_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +88,18 @@ def list_models(invocation: Invocation, *, role: str | None) -> None:
 @global_options()
 @click.pass_obj
 def info(invocation: Invocation, *, model: str) -> None:
-    """Show one model: its files, hashes, licence and sources."""
+    """Show one model: its files, hashes and licence, its forms, and how it runs in the server."""
+    from ondol.cli import model_info
     from ondol.cli.output import plain
     from ondol.models.catalogue import entry
 
     found = entry(model)
     listed = _listed(invocation, found)
+    forms = model_info.forms_of(invocation, found)
+    running = model_info.running(invocation, found.id)
     output = invocation.output
     if output.as_json:
-        output.data({**plain(found), **plain(listed)})
+        output.data({**plain(found), **plain(listed), "runs_as": plain(forms), "running": running})
         return
     rows: list[tuple[str, object]] = [
         ("id", listed.id),
@@ -115,6 +114,9 @@ def info(invocation: Invocation, *, model: str) -> None:
     if listed.dimensions is not None:
         rows.append(("dimensions", listed.dimensions))
     rows += [("file", f"{file.name}  sha256 {file.sha256}") for file in found.files]
+    rows += model_info.form_rows(forms)
+    if running is not None:
+        rows += model_info.running_rows(running)
     output.table(("FIELD", "VALUE"), rows)
 
 
@@ -145,62 +147,28 @@ def pull(invocation: Invocation, *, names: tuple[str, ...], force: bool) -> None
 @click.argument(
     "component", required=False, type=click.Choice(["embedder", "reranker", "generator"])
 )
+@click.option("--form", help="Form of the embedder or reranker, such as onnx:fp32.")
 @global_options()
 @click.pass_obj
 def reload(
-    invocation: Invocation, *, component: Literal["embedder", "reranker", "generator"] | None
+    invocation: Invocation,
+    *,
+    component: Literal["embedder", "reranker", "generator"] | None,
+    form: str | None,
 ) -> None:
     """Make the running server load its models anew, or only one COMPONENT.
 
     The old ones serve until the new ones stand; no request is dropped.
     """
-    import httpx
+    from ondol.cli.running_server import post
 
-    from ondol.core.errors import NotReady
-
-    server = invocation.settings.server
-    host = f"[{server.host}]" if ":" in server.host else server.host
-    url = f"http://{host}:{server.port}/v1/models/reload"
-    headers = {"authorization": f"Bearer {server.api_keys[0]}"} if server.api_keys else {}
-    try:
-        response = httpx.post(
-            url,
-            json={"component": component},
-            headers=headers,
-            timeout=RELOAD_SECONDS,
-            trust_env=False,
-        )
-    except httpx.HTTPError as error:
-        raise NotReady(
-            f"no server answers at {url}: {error}",
-            retry_after=5,
-            hint="start it with `ondol serve`, or name it with --set server.port=…",
-        ) from None
-    _raise_for(response)
-    said = response.json()
+    body = {"component": component} if form is None else {"component": component, "form": form}
+    said = post(invocation.settings.server, "/v1/models/reload", body)
     output = invocation.output
     if output.as_json:
         output.data(said)
     else:
         output.text(f"reloaded: {', '.join(said['reloaded'])}")
-
-
-def _raise_for(response: httpx.Response) -> None:
-    """Turn the server's error envelope into an error of ours."""
-    from ondol.core.errors import ModelError, NotReady, Unauthorized
-
-    if response.is_success:
-        return
-    try:
-        said = response.json()["error"]
-        message, hint = str(said["message"]), str(said.get("hint") or "")
-    except (ValueError, KeyError, TypeError):
-        message, hint = f"the server answered {response.status_code}", "see its log"
-    if response.status_code in (401, 403):
-        raise Unauthorized(message, hint=hint)
-    if response.status_code == 503:
-        raise NotReady(message, hint=hint, retry_after=5)
-    raise ModelError(message, hint=hint)
 
 
 def _listed(invocation: Invocation, entry: CatalogueEntry) -> Listed:
@@ -222,7 +190,7 @@ def _listed(invocation: Invocation, entry: CatalogueEntry) -> Listed:
 def _needed(invocation: Invocation) -> list[str]:
     """Return the models that the settings need here, and say why this generator."""
     from ondol.core.machine import describe
-    from ondol.models.profile import choose_generator
+    from ondol.models.generator_choice import choose_generator
 
     settings = invocation.settings
     names = [settings.models.embedder]

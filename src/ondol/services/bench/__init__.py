@@ -1,0 +1,1 @@
+"""``ondol bench``: the speed, memory and fidelity of what serves, beside a named baseline."""

@@ -1,0 +1,1 @@
+"""One encoder in a process of its own, measured from outside."""

@@ -1,0 +1,210 @@
+"""What a probe can be asked: load a form, run texts in bulk or one at a time, save the outputs.
+
+Bulk and lone runs go through the engine's own ``Batcher``, so that what is measured is what serves.
+Items are texts (embedder) or ``[query, document]`` (reranker), read from a JSON file. Times are in
+seconds, memory in bytes; each answer can be written as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ondol.backends.base import Encoder, EncoderSpec
+from ondol.core.errors import InvalidInput
+from ondol.core.types import Encoded, Pair
+from ondol.models.fidelity import cosines
+from ondol.services.probe.feeding import (
+    SLICE,
+    Counts,
+    Item,
+    batching,
+    feed,
+    limits_of,
+    raise_first,
+    tokenized,
+)
+from ondol.services.probe.loading import load
+from ondol.services.probe.memory import peak_bytes, steady_bytes
+
+PLAIN_BATCH = 32
+"""Batch size of the plain loop that others are compared with."""
+
+
+class Operations:
+    """Holds the encoders (one a stream) and the items that runs use."""
+
+    def __init__(self) -> None:
+        self._encoders: list[Encoder] = []
+        self._items: list[Item] = []
+
+    async def perform(self, name: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Run the operation ``name``; raises what the encoder raises."""
+        if name == "load":
+            return self._load(**request)
+        if name == "items":
+            return self._take(**request)
+        if name == "bulk":
+            return await self._bulk(**request)
+        if name == "lone":
+            return await self._lone(**request)
+        if name == "outputs":
+            return await self._outputs(**request)
+        if name == "mates":
+            return self._mates(**request)
+        if name == "plain":
+            return self._plain()
+        raise InvalidInput(f"a probe cannot {name!r}", hint="see ondol.services.probe.operations")
+
+    @property
+    def _encoder(self) -> Encoder:
+        if not self._encoders:
+            raise InvalidInput("no encoder is loaded", hint="send load first")
+        return self._encoders[0]
+
+    def _load(self, *, streams: int = 1, **wanted: Any) -> Mapping[str, Any]:
+        started = time.perf_counter()
+        self._encoders = [load(**wanted) for _ in range(streams)]
+        seconds = time.perf_counter() - started
+        for encoder in self._encoders:
+            encoder.run(tokenized(encoder, _warm_up(encoder.spec)))
+        return {
+            "load_seconds": seconds,
+            "spec": _described(self._encoder.spec),
+            "peak_bytes": peak_bytes(),
+            "steady_bytes": steady_bytes(),
+        }
+
+    def _take(
+        self, *, path: str | None = None, count: int = 0, tokens: int = 0
+    ) -> Mapping[str, Any]:
+        """Read items from ``path``, or make ``count`` inputs of exactly ``tokens`` tokens."""
+        if path is None:
+            self._items = _made(self._encoder.spec, count=count, tokens=tokens)
+        else:
+            self._items = _read(Path(path))
+        return {"items": len(self._items)}
+
+    async def _bulk(
+        self, *, token_budget: int, max_batch: int, policy: str = "nearest"
+    ) -> Mapping[str, Any]:
+        counts = Counts()
+        started = time.perf_counter()
+        shares = [self._items[n :: len(self._encoders)] for n in range(len(self._encoders))]
+        await asyncio.gather(
+            *(
+                feed(encoder, share, counts, policy, limits_of(token_budget, max_batch))
+                for encoder, share in zip(self._encoders, shares, strict=True)
+            )
+        )
+        return {
+            "seconds": time.perf_counter() - started,
+            "texts": len(self._items),
+            "tokens": counts.tokens,
+            "batches": counts.batches,
+            "padded_tokens": counts.padded,
+            "failed": counts.failed,
+            "peak_bytes": peak_bytes(),
+            "steady_bytes": steady_bytes(),
+        }
+
+    async def _lone(
+        self, *, token_budget: int, groups: Sequence[int] | None = None
+    ) -> Mapping[str, Any]:
+        """Submit one item (or the next of ``groups`` many) at a time, each when the last is back."""
+        seconds = []
+        start = 0
+        async with batching(self._encoder, limits_of(token_budget, 64), Counts()) as batcher:
+            for size in groups or [1] * len(self._items):
+                request = self._items[start : start + size]
+                start += size
+                before = time.perf_counter()
+                result = await batcher.submit(request, truncate=True)
+                seconds.append(time.perf_counter() - before)
+                raise_first(result.values)
+        return {"seconds": seconds}
+
+    async def _outputs(self, *, path: str, token_budget: int) -> Mapping[str, Any]:
+        """Save the raw outputs of all items as float32 ``(items, dimensions)`` at ``path``."""
+        async with batching(self._encoder, limits_of(token_budget, 64), Counts()) as batcher:
+            rows: list[Any] = []
+            for start in range(0, len(self._items), SLICE):
+                part = self._items[start : start + SLICE]
+                result = await batcher.submit(part, truncate=True, urgent=False)
+                raise_first(result.values)
+                rows += result.values
+        np.save(path, np.stack(rows).astype(np.float32))
+        return {"items": len(rows)}
+
+    def _mates(self, *, batch: int = 8) -> Mapping[str, Any]:
+        """Return the least cosine of an item alone to itself among ``batch`` - 1 others.
+
+        A reranker's scores are compared as one vector: a single score has no direction.
+        """
+        encoded = tokenized(self._encoder, self._items)
+        alone = np.concatenate([self._encoder.run([item]) for item in encoded])
+        groups = [encoded[at : at + batch] for at in range(0, len(encoded), batch)]
+        among = np.concatenate([self._encoder.run(group) for group in groups])
+        if self._encoder.spec.role == "reranker":
+            alone, among = alone.reshape(1, -1), among.reshape(1, -1)
+        return {"cosine": float(cosines(alone, among).min())}
+
+    def _plain(self) -> Mapping[str, Any]:
+        """Run the items as a plain loop does: as they came, padded, ``PLAIN_BATCH`` at a time."""
+        tokens = 0
+        started = time.perf_counter()
+        for at in range(0, len(self._items), PLAIN_BATCH):
+            encoded = tokenized(self._encoder, self._items[at : at + PLAIN_BATCH])
+            self._encoder.run(encoded)
+            tokens += sum(item.tokens for item in encoded)
+        return {
+            "seconds": time.perf_counter() - started,
+            "texts": len(self._items),
+            "tokens": tokens,
+            "peak_bytes": peak_bytes(),
+        }
+
+
+def _warm_up(spec: EncoderSpec) -> list[Item]:
+    if spec.role == "reranker":
+        return [Pair("온돌 warm-up", "a warm floor")]
+    return ["온돌 warm-up"]
+
+
+def _read(path: Path) -> list[Item]:
+    return [
+        Pair(str(item[0]), str(item[1])) if isinstance(item, list) else str(item)
+        for item in json.loads(path.read_text("utf-8"))
+    ]
+
+
+def _made(spec: EncoderSpec, *, count: int, tokens: int) -> list[Item]:
+    """Return inputs of exactly ``tokens`` random ids (seeded); their meaning does not matter."""
+    if not 0 < tokens <= spec.max_tokens:
+        raise InvalidInput(
+            f"{spec.model} takes 1 to {spec.max_tokens} tokens, not {tokens}",
+            hint="ask for shorter inputs",
+        )
+    random = np.random.default_rng(128)
+    ids = random.integers(1, max(2, spec.vocabulary), size=(count, tokens))
+    return [Encoded(ids=row.tolist(), type_ids=[0] * tokens) for row in ids]
+
+
+def _described(spec: EncoderSpec) -> Mapping[str, Any]:
+    return {
+        "model": spec.model,
+        "form": spec.form,
+        "role": spec.role,
+        "dimensions": spec.dimensions,
+        "max_tokens": spec.max_tokens,
+        "device": spec.device,
+        "vocabulary": spec.vocabulary,
+        "fingerprint": spec.fingerprint,
+        "batch_invariant": spec.batch_invariant,
+    }

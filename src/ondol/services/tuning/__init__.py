@@ -1,0 +1,1 @@
+"""``ondol tune``: measures how a model runs best on this machine, and writes it down."""
