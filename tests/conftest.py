@@ -24,7 +24,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def isolated_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No ``ONDOL_*`` variable from outside, and a home that is empty and thrown away."""
     for name in list(os.environ):
-        if name.startswith("ONDOL_"):
+        if name.startswith("ONDOL_") or name == "USE_OPTIMIZED_MODELS":
             monkeypatch.delenv(name)
     monkeypatch.setenv("ONDOL_HOME", str(tmp_path / "ondol-home"))
     monkeypatch.setenv("NO_COLOR", "1")

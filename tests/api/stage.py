@@ -43,29 +43,28 @@ class Script:
 class StagedBackends(BackendFactory):
     """Fakes whose generator is built by the test."""
 
-    def __init__(
-        self, container: Container, settings: Settings, build: Callable[[], Generator]
-    ) -> None:
-        super().__init__(settings, library=container.library, machine=container.machine, fake=True)
+    def __init__(self, settings: Settings, build: Callable[[], Generator]) -> None:
+        super().__init__(settings, fake=True)
         self._build = build
 
     def generator(self, *, on_state: Callable[[GeneratorHealth], None]) -> Generator:
         return self._build()
 
 
-class StagedContainer(Container):
-    """A container on fakes; ``build`` makes its generator, in a thread, as loading does."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        observer: Observer,
-        build: Callable[[], Generator],
-        keywords: bool = False,
-    ) -> None:
-        super().__init__(settings, parts=Parts(keywords=keywords, fake=True), observer=observer)
-        self._backends = StagedBackends(self, settings, build)
+def staged_container(
+    settings: Settings,
+    *,
+    observer: Observer,
+    build: Callable[[], Generator],
+    keywords: bool = False,
+) -> Container:
+    """Return a container on fakes; ``build`` makes its generator, in a thread, as loading does."""
+    return Container.open(
+        settings,
+        parts=Parts(keywords=keywords),
+        observer=observer,
+        backends=StagedBackends(settings, build),
+    )
 
 
 def make_settings(home: Path, **sections: dict[str, Any]) -> Settings:
@@ -84,7 +83,7 @@ def make_app(
     backend = generator or FakeGenerator()
 
     def opener(settings: Settings, observer: Observer) -> Container:
-        return StagedContainer(
+        return staged_container(
             settings, observer=observer, build=lambda: backend, keywords=keywords
         )
 

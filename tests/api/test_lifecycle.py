@@ -13,12 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.api.stage import (
-    StagedContainer,
     error_of,
     listening,
     make_app,
     make_settings,
     running,
+    staged_container,
 )
 
 from ondol.backends.base import Generator
@@ -49,7 +49,7 @@ class Loading:
         return FakeGenerator()
 
     def open(self, settings: Settings, observer: Observer) -> Container:
-        return StagedContainer(settings, observer=observer, build=self.build)
+        return staged_container(settings, observer=observer, build=self.build)
 
 
 async def test_the_port_answers_while_models_load(tmp_path: Path) -> None:

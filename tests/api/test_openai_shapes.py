@@ -156,7 +156,7 @@ async def test_the_models_that_answer_are_listed(client: httpx.AsyncClient) -> N
     for model in listed["data"]:
         assert (model["object"], model["state"]) == ("model", "ready")
         one = await client.get(f"/v1/models/{model['id']}")
-        assert one.json() == model
+        assert model.items() <= one.json().items()
     known = (await client.get("/v1/models/multilingual-e5-small")).json()
     assert (known["state"], known["role"], known["dimensions"]) == ("not_loaded", "embedder", 384)
     missing = await client.get("/v1/models/gpt-4o")

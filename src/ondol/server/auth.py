@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ondol.core.errors import InvalidInput, SettingsError, Unauthorized
-from ondol.core.settings import ServerSettings
+from ondol.core.setting_sections import ServerSettings
 
 HEALTH_PATHS = frozenset({"/health/live", "/health/ready"})
 OPEN_PATHS = HEALTH_PATHS | {"/"}

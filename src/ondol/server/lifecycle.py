@@ -14,7 +14,8 @@ from typing import Literal
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import Conflict
 from ondol.server.gate import Gate
-from ondol.services.container import ComponentState, Container
+from ondol.services.container import Container
+from ondol.services.readiness import ComponentState
 
 Status = Literal["starting", "ready", "degraded", "draining"]
 Reloadable = Literal["embedder", "reranker", "generator"]
@@ -78,8 +79,10 @@ class Lifecycle:
             status = "starting"
         return Health(status=status, components=readiness.components)
 
-    async def reload(self, components: Sequence[Reloadable]) -> float:
+    async def reload(self, components: Sequence[Reloadable], *, form: str = "auto") -> float:
         """Load ``components`` anew, one by one, and return the seconds it took.
+
+        ``form`` names the form of an encoder; ``auto`` is what the settings say.
 
         The running ones serve until the new ones stand. Raises ``Conflict`` while another load
         runs, and whatever loading raises; a caller that leaves does not stop it.
@@ -92,7 +95,7 @@ class Lifecycle:
                     code="reload_running",
                 )
         before = self._clock.monotonic()
-        self._reloading = asyncio.create_task(self._reload(components), name="ondol-reload")
+        self._reloading = asyncio.create_task(self._reload(components, form), name="ondol-reload")
         await asyncio.shield(self._reloading)
         return self._clock.monotonic() - before
 
@@ -107,6 +110,6 @@ class Lifecycle:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.container.close()
 
-    async def _reload(self, components: Sequence[Reloadable]) -> None:
+    async def _reload(self, components: Sequence[Reloadable], form: str) -> None:
         for component in components:
-            await self.container.reload(component)
+            await self.container.reload(component, form=form)

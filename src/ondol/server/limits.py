@@ -21,7 +21,7 @@ from ondol.core.errors import (
     TextTooLong,
     TooManyItems,
 )
-from ondol.core.settings import ServerSettings
+from ondol.core.setting_sections import ServerSettings
 
 IDLE_SECONDS = 30.0
 SHARE = 4

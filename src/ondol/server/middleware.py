@@ -86,5 +86,7 @@ def _write_headers(headers: MutableHeaders, timing: Timing) -> None:
     headers["x-ondol-tokenize-ms"] = f"{timing.tokenize_ms:.2f}"
     inference = timing.inference_ms or timing.prefill_ms + timing.decode_ms
     headers["x-ondol-inference-ms"] = f"{inference:.2f}"
+    if timing.cached_items:
+        headers["x-ondol-cached-items"] = str(timing.cached_items)
     for name, value in _SECURITY_HEADERS.items():
         headers.setdefault(name, value)

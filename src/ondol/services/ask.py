@@ -17,7 +17,7 @@ import numpy as np
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import BackendError
 from ondol.core.observe import CitationsVerified, NullObserver, Observer, Timing
-from ondol.core.settings import AnswerSettings
+from ondol.core.setting_sections import AnswerSettings
 from ondol.core.types import (
     Citation,
     DoneEvent,

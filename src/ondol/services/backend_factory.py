@@ -7,50 +7,85 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
 
-from ondol.backends.base import Encoder, Generator, GeneratorHealth
-from ondol.core.machine import Machine
+from ondol.backends.base import Generator, GeneratorHealth
+from ondol.core.machine import Machine, describe
 from ondol.core.settings import Settings
+from ondol.models.generator_choice import choose_generator
 from ondol.models.library import ModelLibrary
-from ondol.models.profile import choose_generator
+from ondol.services.encoder_plan import EncoderSource
 
 _log = logging.getLogger("ondol.container")
 
 
+Component = Literal["embedder", "reranker"]
+
+
 class BackendFactory:
-    """Builds encoders and generators; all methods block while weights load."""
+    """Says where encoders come from, and builds generators; loading blocks.
+
+    Owns the model library and what is known of the machine. A subclass may replace any of them:
+    a container takes its factory as ``backends``.
+    """
 
     def __init__(
-        self, settings: Settings, *, library: ModelLibrary, machine: Machine, fake: bool
+        self,
+        settings: Settings,
+        *,
+        fake: bool = False,
+        library: ModelLibrary | None = None,
+        machine: Machine | None = None,
     ) -> None:
+        self.machine = machine or describe()
+        self.library = library or ModelLibrary(
+            settings.home / "models",
+            offline=settings.offline,
+            extra_sources=[Path(text).expanduser() for text in settings.models.sources],
+        )
         self._settings = settings
-        self._library = library
-        self._machine = machine
         self._fake = fake
         self.generator_reason = ""
         self.generator_bytes = 0
         self.generator_model = "generator"
 
-    def embedder(self) -> tuple[Encoder, tuple[str, str]]:
+    def encoder(self, component: Component) -> EncoderSource:
+        """Return the source of the embedder or the reranker that the settings name."""
+        models = self._settings.models
+        name = models.embedder if component == "embedder" else models.reranker
+        return self.model(name, role=component)
+
+    def model(self, name: str, *, role: Component) -> EncoderSource:
+        """Return the source of any encoder, in the form the settings name where it is theirs."""
+        models = self._settings.models
+        forms = {models.embedder: models.form, models.reranker: models.reranker_form}
+        return self._encoder(name, role=role, form=forms.get(name, "auto"))
+
+    def candidate(self) -> EncoderSource:
+        """Return the source of the A/B candidate: a form of the model in service, or a model."""
+        ab, models = self._settings.ab, self._settings.models
+        if ":" not in ab.candidate:
+            return self.model(ab.candidate, role=ab.component)
+        model = models.embedder if ab.component == "embedder" else models.reranker
+        return self._encoder(model, role=ab.component, form=ab.candidate)
+
+    def _encoder(self, name: str, *, role: Component, form: str) -> EncoderSource:
         if self._fake:
-            from ondol.backends.fake_encoder import FakeEmbedder
+            from ondol.services.fake_encoders import FakeEncoders
 
-            return FakeEmbedder(), ("", "")
-        from ondol.models.loading import load_encoder
+            return FakeEncoders(role, form=form)
+        from ondol.services.catalogue_encoder import CatalogueEncoder
 
-        files = self._library.files(self._settings.models.embedder)
-        encoder = load_encoder(files, form=self._settings.models.form, threads=self._threads())
-        return encoder, (files.entry.query_prefix, files.entry.document_prefix)
-
-    def reranker(self) -> tuple[Encoder, tuple[str, ...]]:
-        if self._fake:
-            from ondol.backends.fake_encoder import FakeReranker
-
-            return FakeReranker(), ("en",)
-        from ondol.models.loading import load_encoder
-
-        files = self._library.files(self._settings.models.reranker)
-        return load_encoder(files, form="auto", threads=self._threads()), files.entry.languages
+        return CatalogueEncoder(
+            name,
+            role=role,
+            wanted=form,
+            settings=self._settings.models,
+            library=self.library,
+            machine=self.machine,
+            home=self._settings.home,
+        )
 
     def generator(self, *, on_state: Callable[[GeneratorHealth], None]) -> Generator:
         settings = self._settings.generation
@@ -70,7 +105,7 @@ class BackendFactory:
             )
         from ondol.backends.llamacpp_generator import LlamaCppGenerator
 
-        files = self._library.files(self._choose_generator())
+        files = self.library.files(self._choose_generator())
         self.generator_model = files.entry.id
         self.generator_bytes = files.model_path.stat().st_size
         return LlamaCppGenerator(
@@ -78,7 +113,7 @@ class BackendFactory:
             model=files.entry.id,
             context_tokens=settings.context_tokens,
             slots=settings.slots,
-            threads=settings.threads or self._machine.cores,
+            threads=settings.threads or self.machine.cores,
             batch_tokens=settings.batch_tokens,
             cache_mib=settings.cache_mb,
             device=settings.device,
@@ -90,13 +125,10 @@ class BackendFactory:
         if wanted != "auto":
             self.generator_reason = "named in the settings"
             return wanted
-        choice = choose_generator(self._machine, available=self._library.ready("generator"))
+        choice = choose_generator(self.machine, available=self.library.ready("generator"))
         self.generator_reason = choice.reason
         _log.info("generator %s: %s", choice.model_id, choice.reason)
         return choice.model_id
-
-    def _threads(self) -> int:
-        return self._settings.models.threads or self._machine.cores
 
 
 def passage_budget(weight_bytes: int, *, cores: int) -> int:

@@ -10,51 +10,40 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
-from ondol.backends.base import Encoder, GeneratorHealth
+from ondol.backends.base import GeneratorHealth
 from ondol.core.clock import SystemClock
-from ondol.core.errors import ModelError, NotFound, NotReady, OfflineMissing, OndolError
-from ondol.core.machine import Machine, describe
+from ondol.core.errors import InvalidInput, NotFound, NotReady, OfflineMissing, OndolError
+from ondol.core.machine import Machine
+from ondol.core.memory import LoadGauge
 from ondol.core.observe import ModelStateChanged, NullObserver, Observer
 from ondol.core.settings import Settings
-from ondol.engine.batcher import Batcher, BatcherLimits
+from ondol.core.timers import LoopTimers
 from ondol.engine.generation import GenerationEngine, GenerationLimits
 from ondol.models.library import ModelLibrary
 from ondol.services.ask import AskService
 from ondol.services.backend_factory import BackendFactory, passage_budget
+from ondol.services.cache_tiers import CacheTiers
 from ondol.services.chat import ChatService
 from ondol.services.embedding import EmbeddingService
+from ondol.services.embedding_cache import CachedLane
+from ondol.services.encoder_assembly import assemble
+from ondol.services.encoder_group import EncoderGroup, Surroundings
+from ondol.services.encoder_lane import EncoderLane
 from ondol.services.ingest import IngestService
+from ondol.services.readiness import Component, ComponentState, Readiness, state_of
 from ondol.services.reranking import RerankingService
 from ondol.services.retrieval import RetrievalService
 from ondol.store.documents import DocumentStore
+from ondol.store.embedding_cache import CacheStats
 from ondol.text.korean import KeywordAnalyzer
 from ondol.text.readers.isolated import IsolatedReader
 
 _log = logging.getLogger("ondol.container")
 _T = TypeVar("_T")
-Component = Literal["store", "embedder", "reranker", "keywords", "generator"]
-
-
-@dataclass(frozen=True, slots=True)
-class ComponentState:
-    """One component: what it runs, and why it is not ready where it is not."""
-
-    state: Literal["off", "loading", "ready", "failed"]
-    model: str = ""
-    reason: str = ""
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether requests can be served: every component that is not off is ready."""
-
-    ready: bool
-    components: dict[str, ComponentState]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,28 +61,32 @@ class Container:
     """All services of one process. Use ``async with Container.open(settings) as container``."""
 
     def __init__(
-        self, settings: Settings, *, parts: Parts | None = None, observer: Observer | None = None
+        self,
+        settings: Settings,
+        *,
+        parts: Parts | None = None,
+        observer: Observer | None = None,
+        backends: BackendFactory | None = None,
     ) -> None:
         self.settings = settings
-        self.machine: Machine = describe()
         self.observer: Observer = observer or NullObserver()
-        self.library = ModelLibrary(
-            settings.home / "models",
-            offline=settings.offline,
-            extra_sources=[Path(text).expanduser() for text in settings.models.sources],
-        )
         self._parts = parts or Parts()
-        self._backends = BackendFactory(
-            settings, library=self.library, machine=self.machine, fake=self._parts.fake
-        )
+        self._backends = backends or BackendFactory(settings, fake=self._parts.fake)
+        self.library: ModelLibrary = self._backends.library
+        self.machine: Machine = self._backends.machine
         self._clock = SystemClock()
+        self._shared = Surroundings(self._clock, LoopTimers(), self.observer, LoadGauge())
+        self._assembled = partial(
+            assemble, settings=settings, backends=self._backends, shared=self._shared
+        )
         self._states: dict[str, ComponentState] = {}
         self._failures: list[Exception] = []
         self._store: DocumentStore | None = None
         self._analyzer = KeywordAnalyzer()
         self._reader = IsolatedReader()
-        self._embedder: Batcher | None = None
-        self._reranker: Batcher | None = None
+        self._embedder: EncoderGroup | None = None
+        self._reranker: EncoderGroup | None = None
+        self._cache: CacheTiers | None = None
         self._engine: GenerationEngine | None = None
         self._embedding: EmbeddingService | None = None
         self._reranking: RerankingService | None = None
@@ -102,10 +95,18 @@ class Container:
 
     @classmethod
     def open(
-        cls, settings: Settings, *, parts: Parts | None = None, observer: Observer | None = None
+        cls,
+        settings: Settings,
+        *,
+        parts: Parts | None = None,
+        observer: Observer | None = None,
+        backends: BackendFactory | None = None,
     ) -> Self:
-        """Return a container; it loads on ``async with`` (all at once) or on ``start``."""
-        return cls(settings, parts=parts, observer=observer)
+        """Return a container; it loads on ``async with`` (all at once) or on ``start``.
+
+        ``backends`` replaces where models come from.
+        """
+        return cls(settings, parts=parts, observer=observer, backends=backends)
 
     async def __aenter__(self) -> Self:
         try:
@@ -148,17 +149,21 @@ class Container:
         """Stop admitting, let what runs finish up to ``drain_seconds``, release everything."""
         if self._engine is not None:
             await self._engine.close(drain_seconds)
-        for batcher in (self._embedder, self._reranker):
-            if batcher is not None:
-                await batcher.close()
+        for group in self.encoders.values():
+            await group.close()
+        if self._cache is not None:
+            await asyncio.to_thread(self._cache.close)
         await asyncio.to_thread(self._reader.close)
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
         self._engine = self._embedder = self._reranker = self._store = None
 
     def readiness(self) -> Readiness:
-        """Return the state of every component now; the generator's follows its process."""
+        """Return the state of every component now; a model's follows its slot or process."""
         components = dict(self._states)
+        for name, group in self.encoders.items():
+            if components[name].state == "ready":
+                components[name] = state_of(group, components[name])
         generator = components.get("generator")
         if self._engine is not None and generator is not None and generator.state == "ready":
             health = self._engine.health()
@@ -235,18 +240,38 @@ class Container:
         return self._backends.generator_reason
 
     @property
-    def batchers(self) -> dict[str, Batcher]:
-        """The loaded encoders' batchers by lane name."""
-        pairs = {"embeddings": self._embedder, "rerank": self._reranker}
-        return {name: batcher for name, batcher in pairs.items() if batcher is not None}
+    def encoders(self) -> dict[str, EncoderGroup]:
+        """The encoders that have been loaded, by component."""
+        pairs = {"embedder": self._embedder, "reranker": self._reranker}
+        return {name: group for name, group in pairs.items() if group is not None}
+
+    @property
+    def cache_stats(self) -> list[CacheStats]:
+        """What each tier of the embedding cache holds and has done; empty where it is off."""
+        return [] if self._cache is None else self._cache.stats()
 
     def context_tokens(self) -> int:
         """Return the passage budget in tokens: what the generator reads in about three seconds."""
         return passage_budget(self._backends.generator_bytes, cores=self.machine.cores)
 
-    async def reload(self, component: Literal["embedder", "reranker", "generator"]) -> None:
-        """Load a component anew beside the running one, then swap; raises if it cannot load."""
-        old_batchers = (self._embedder, self._reranker)
+    async def reload(
+        self, component: Literal["embedder", "reranker", "generator"], *, form: str = "auto"
+    ) -> None:
+        """Load a component anew beside the running one, then swap; raises if it cannot load.
+
+        ``form`` names the form of an encoder; ``auto`` is what the settings say.
+        """
+        running = self.encoders.get(component)
+        if running is not None:
+            await running.reload(form=form)
+            self._states[component] = ComponentState("ready", model=running.spec.model)
+            return
+        if form != "auto":
+            raise InvalidInput(
+                f"{component} cannot be loaded as {form!r}: only a loaded encoder changes its form",
+                hint="leave the form out",
+                param="form",
+            )
         old_engine = self._engine
         loads = {
             "embedder": self._load_embedder,
@@ -255,9 +280,6 @@ class Container:
         }
         model = await loads[component]()
         self._states[component] = ComponentState("ready", model=model)
-        for old, new in zip(old_batchers, (self._embedder, self._reranker), strict=True):
-            if old is not None and old is not new:
-                await old.drain()
         if old_engine is not None and old_engine is not self._engine:
             await old_engine.close(self.settings.server.drain_seconds)
 
@@ -304,37 +326,33 @@ class Container:
         return ""
 
     async def _load_keywords(self) -> str:
-        await asyncio.to_thread(self._analyzer.warm_up)
+        await asyncio.to_thread(self._shared.gauge.measure, self._analyzer.warm_up)
         return "kiwi"
 
     async def _load_embedder(self) -> str:
-        encoder, prefixes = await asyncio.to_thread(self._backends.embedder)
-        await asyncio.to_thread(_warm, encoder)
-        self._embedder = Batcher(
-            encoder,
-            limits=self._batcher_limits(self.settings.lanes.embeddings_queue),
+        if self._cache is None:
+            self._cache = await asyncio.to_thread(
+                CacheTiers.open, self.settings, observer=self.observer
+            )
+        front = self._cached if self._cache is not None else None
+        group = self._assembled("embedder", front=front)
+        plan = await group.load()
+        self._embedder = group
+        self._embedding = EmbeddingService(
+            group,
+            query_prefix=plan.query_prefix,
+            document_prefix=plan.document_prefix,
             observer=self.observer,
         )
-        service = EmbeddingService(
-            self._embedder,
-            query_prefix=prefixes[0],
-            document_prefix=prefixes[1],
-            observer=self.observer,
-        )
-        self._embedding, self._ingest = service, None
-        return encoder.spec.model
+        self._ingest = None
+        return plan.model
 
     async def _load_reranker(self) -> str:
-        encoder, languages = await asyncio.to_thread(self._backends.reranker)
-        self._reranker = Batcher(
-            encoder,
-            limits=self._batcher_limits(self.settings.lanes.rerank_queue),
-            observer=self.observer,
-        )
-        self._reranking = RerankingService(
-            self._reranker, languages=languages, observer=self.observer
-        )
-        return encoder.spec.model
+        group = self._assembled("reranker")
+        plan = await group.load()
+        self._reranker = group
+        self._reranking = RerankingService(group, languages=plan.languages, observer=self.observer)
+        return plan.model
 
     async def _load_generator(self) -> str:
         backend = await asyncio.to_thread(self._backends.generator, on_state=self._generator_state)
@@ -354,13 +372,8 @@ class Container:
         self._generator_model = backend.spec.model
         return backend.spec.model
 
-    def _batcher_limits(self, queue: int) -> BatcherLimits:
-        return BatcherLimits(
-            token_budget=self.settings.models.token_budget,
-            max_batch=self.settings.models.max_batch,
-            queue_requests=queue,
-            queue_seconds=self.settings.lanes.queue_seconds,
-        )
+    def _cached(self, lane: EncoderLane) -> EncoderLane:
+        return lane if self._cache is None else CachedLane(lane, self._cache)
 
     def _need(self, part: _T | None, name: Component) -> _T:
         if part is not None:
@@ -379,11 +392,3 @@ class Container:
                 hint="see `ondol doctor --settings`",
             )
         raise NotReady(f"the {name} is still loading", retry_after=2, hint="try again shortly")
-
-
-def _warm(encoder: Encoder) -> None:
-    """Run one small batch, so that the first caller does not pay for first-use work."""
-    encoded = encoder.tokenize(["온돌 warm-up"], truncate=True)[0]
-    if isinstance(encoded, OndolError):
-        raise ModelError(f"{encoder.spec.model} cannot tokenise", hint="pull the model anew")
-    encoder.run([encoded])

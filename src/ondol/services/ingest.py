@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import OndolError, ReadError
 from ondol.core.observe import DocumentIngested, NullObserver, Observer
-from ondol.core.settings import IngestSettings
+from ondol.core.setting_sections import IngestSettings
 from ondol.core.types import Passage, ReadDocument
 from ondol.services.embedding import EmbeddingService
 from ondol.services.ingest_report import IngestFailure, IngestReport, Progress, Run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import DeadlineExceeded, OndolError, Refused
@@ -19,23 +18,23 @@ def finished(
     """Observe one request around a block; call the yielded function to add token counts."""
     now = (clock or SystemClock()).monotonic
     started = now()
-    event = RequestFinished(lane=lane, model=model, outcome="ok", timing=timing)
-
-    def note(**fields: int) -> None:
-        nonlocal event
-        event = replace(event, **fields)  # type: ignore[arg-type]
+    counts: dict[str, int] = {}
 
     outcome: RequestOutcome = "ok"
     code = ""
     try:
-        yield note
+        yield counts.update
     except BaseException as error:
         outcome = outcome_name(error)
         code = error.code if isinstance(error, OndolError) else ""
         raise
     finally:
         timing.total_ms = (now() - started) * 1e3
-        observer.observe(replace(event, outcome=outcome, code=code))
+        observer.observe(
+            RequestFinished(
+                lane=lane, model=model, outcome=outcome, timing=timing, code=code, **counts
+            )
+        )
 
 
 def outcome_name(error: BaseException) -> RequestOutcome:

@@ -1,6 +1,6 @@
 """Orders documents by their relevance to a query with a cross-encoder.
 
-Owns no model: pairs go to the reranker's ``Batcher``. Scores are sigmoid of the raw logit, in 0…1.
+Owns no model: pairs go to the reranker's lane. Scores are sigmoid of the raw logit, in 0…1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ondol.core.errors import InvalidInput, OndolError
 from ondol.core.observe import NullObserver, Observer, Timing
 from ondol.core.types import Pair
-from ondol.engine.batcher import Batcher
+from ondol.services.encoder_lane import EncoderLane
 from ondol.services.outcomes import finished
 
 
@@ -38,15 +38,15 @@ class RerankingService:
     """Scores (query, document) pairs."""
 
     def __init__(
-        self, batcher: Batcher, *, languages: Sequence[str], observer: Observer | None = None
+        self, lane: EncoderLane, *, languages: Sequence[str], observer: Observer | None = None
     ) -> None:
-        self._batcher = batcher
+        self._encoder = lane
         self._languages = frozenset(languages)
         self._observer = observer or NullObserver()
 
     @property
     def model(self) -> str:
-        return self._batcher.encoder.spec.model
+        return self._encoder.spec.model
 
     def knows(self, language: str) -> bool:
         """Whether the model was trained on ``language`` (``ko``, ``en``, …)."""
@@ -71,7 +71,7 @@ class RerankingService:
             )
         timing = timing or Timing()
         with finished(self._observer, lane=lane, model=self.model, timing=timing) as note:
-            result = await self._batcher.submit(
+            result = await self._encoder.submit(
                 [Pair(query, document) for document in documents], truncate=truncate, timing=timing
             )
             note(tokens_in=sum(result.tokens))
@@ -83,7 +83,8 @@ class RerankingService:
             logit = float(value[0])
             items.append(RerankItem(index=index, score=_sigmoid(logit), logit=logit))
         items.sort(key=lambda item: -item.logit)
-        return RerankResult(results=items[:top_n], tokens=sum(result.tokens), model=self.model)
+        model = result.spec.model if result.spec else self.model
+        return RerankResult(results=items[:top_n], tokens=sum(result.tokens), model=model)
 
 
 def _sigmoid(logit: float) -> float:

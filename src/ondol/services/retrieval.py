@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import Conflict, InvalidInput
 from ondol.core.observe import Timing
-from ondol.core.settings import RetrievalSettings
+from ondol.core.setting_sections import RetrievalSettings
 from ondol.core.types import Hit, SearchMode
 from ondol.services.embedding import EmbeddingService
 from ondol.services.reranking import RerankingService

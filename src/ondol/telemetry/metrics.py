@@ -18,10 +18,15 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ondol.core.observe import (
+    BatchBudgetChanged,
     BatchRun,
+    CacheTierChanged,
+    CandidateCompared,
     CitationsVerified,
     DocumentIngested,
+    EmbeddingsLookedUp,
     Event,
+    FormFellBack,
     ModelStateChanged,
     RequestFinished,
 )
@@ -29,11 +34,12 @@ from ondol.core.observe import (
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LANES = ("ask", "batch", "chat", "embeddings", "rerank", "search")
 OUTCOMES = ("ok", "refused", "failed", "cancelled", "deadline")
-MODEL_STATES = ("starting", "ready", "restarting", "failed", "closed")
+MODEL_STATES = ("cold", "loading", "starting", "ready", "restarting", "failed", "closed")
 
 _WAIT = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _WORK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+_AGREEMENT = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 1.0)
 _SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 
 
@@ -131,10 +137,66 @@ TABLE: tuple[Series, ...] = (
         _WORK,
     ),
     Series(
+        "ondol_batch_budget_ratio",
+        "gauge",
+        "Share of the token budget a batch may use: below 1 while memory is short, absent until then.",
+        ("model",),
+    ),
+    Series(
+        "ondol_batch_budget_changes",
+        "counter",
+        "Changes of a batch's token budget, by what led to them.",
+        ("model", "reason"),
+    ),
+    Series(
         "ondol_model_state",
         "gauge",
         "1 for the state a model is in, 0 for the others.",
         ("model", "state"),
+    ),
+    Series(
+        "ondol_form_fallbacks",
+        "counter",
+        "Loads in which a form failed and the reference form took its place.",
+        ("model", "wanted"),
+    ),
+    Series(
+        "ondol_ab_requests",
+        "counter",
+        "Requests an A/B candidate ran beside (shadowed), answered, dropped as busy, or failed.",
+        ("component", "candidate", "outcome"),
+    ),
+    Series(
+        "ondol_ab_seconds",
+        "histogram",
+        "Tokenising and inference of one compared request, by side; the queue is not in it.",
+        ("component", "side"),
+        _WORK,
+    ),
+    Series(
+        "ondol_ab_agreement",
+        "histogram",
+        "How far the candidate agrees, one request: least cosine, or Kendall's tau.",
+        ("component", "candidate"),
+        _AGREEMENT,
+    ),
+    Series(
+        "ondol_embedding_cache_texts",
+        "counter",
+        "Distinct texts to embed, by where the vector was found; joined: another request's work.",
+        ("found",),
+        before=tuple({"found": found} for found in ("memory", "durable", "joined", "nowhere")),
+    ),
+    Series("ondol_embedding_cache_entries", "gauge", "Vectors held.", ("tier",)),
+    Series("ondol_embedding_cache_bytes", "gauge", "Bytes held.", ("tier",)),
+    Series(
+        "ondol_embedding_cache_on", "gauge", "1 while the tier is in use, 0 while not.", ("tier",)
+    ),
+    Series(
+        "ondol_embedding_cache_losses",
+        "counter",
+        "Vectors evicted, dropped because too many waited to be written, and failed look-ups.",
+        ("tier", "kind"),
     ),
     Series("ondol_generator_restarts", "counter", "Restarts of the generator process."),
     Series(
@@ -174,10 +236,16 @@ class Metrics:
         match event:
             case RequestFinished():
                 self._request(event)
-            case BatchRun():
+            case BatchRun() | BatchBudgetChanged():
                 self._batch(event)
             case ModelStateChanged():
                 self._model(event)
+            case FormFellBack(model=model, wanted=wanted):
+                self._counters["ondol_form_fallbacks"].labels(model=model, wanted=wanted).inc()
+            case CandidateCompared():
+                self._compared(event)
+            case EmbeddingsLookedUp() | CacheTierChanged():
+                self._cache(event)
             case DocumentIngested(outcome=outcome, chunks=chunks):
                 self._counters["ondol_documents"].labels(outcome=outcome).inc()
                 if outcome in {"added", "updated"}:
@@ -227,7 +295,13 @@ class Metrics:
         if timing.ttft_ms:
             self._time("ondol_first_token_seconds", timing.ttft_ms, lane=lane)
 
-    def _batch(self, event: BatchRun) -> None:
+    def _batch(self, event: BatchRun | BatchBudgetChanged) -> None:
+        if isinstance(event, BatchBudgetChanged):
+            share = event.tokens / event.full_tokens
+            self._gauges["ondol_batch_budget_ratio"].labels(model=event.model).set(share)
+            changes = self._counters["ondol_batch_budget_changes"]
+            changes.labels(model=event.model, reason=event.reason).inc()
+            return
         outcome = "failed" if event.failed else "ok"
         self._counters["ondol_batches"].labels(model=event.model, outcome=outcome).inc()
         self._histograms["ondol_batch_seconds"].labels(model=event.model).observe(event.seconds)
@@ -245,6 +319,36 @@ class Metrics:
             gauge.labels(model=event.model, state=state).set(state == event.state)
         if event.state == "restarting":
             self._counters["ondol_generator_restarts"].inc()
+
+    def _compared(self, event: CandidateCompared) -> None:
+        names = {"component": event.component, "candidate": event.candidate}
+        self._counters["ondol_ab_requests"].labels(**names, outcome=event.outcome).inc()
+        sides = {"primary": event.primary_seconds, "candidate": event.candidate_seconds}
+        for side, seconds in sides.items():
+            if seconds is not None:
+                self._histograms["ondol_ab_seconds"].labels(
+                    component=event.component, side=side
+                ).observe(seconds)
+        if event.agreement is not None:
+            self._histograms["ondol_ab_agreement"].labels(**names).observe(event.agreement)
+
+    def _cache(self, event: EmbeddingsLookedUp | CacheTierChanged) -> None:
+        if isinstance(event, EmbeddingsLookedUp):
+            texts = self._counters["ondol_embedding_cache_texts"]
+            places = (event.memory, event.durable, event.joined, event.misses)
+            for found, count in zip(
+                ("memory", "durable", "joined", "nowhere"), places, strict=True
+            ):
+                if count:
+                    texts.labels(found=found).inc(count)
+            return
+        for name, now in (("entries", event.entries), ("bytes", event.bytes), ("on", event.on)):
+            self._gauges[f"ondol_embedding_cache_{name}"].labels(tier=event.tier).set(now)
+        lost = {"evicted": event.evicted, "dropped": event.dropped, "failed": event.errors}
+        for kind, count in lost.items():
+            self._counters["ondol_embedding_cache_losses"].labels(tier=event.tier, kind=kind).inc(
+                count
+            )
 
     def _time(self, name: str, milliseconds: float, *, lane: str) -> None:
         self._histograms[name].labels(lane=lane).observe(milliseconds / 1e3)

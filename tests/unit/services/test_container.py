@@ -50,12 +50,11 @@ async def test_a_service_asked_for_before_it_is_loaded_says_when_to_come_back(
     await container.close()
 
 
-async def test_reload_swaps_the_embedder_without_losing_requests(container: Container) -> None:
-    before = container.embedding
-    await container.reload("embedder")
-    after = container.embedding
-    assert after is not before
-    result = await after.embed(["하나"], role="query")
-    assert result.vectors.shape == (1, after.dimensions)
-    with pytest.raises(NotReady):
-        await before.embed(["하나"], role="query")
+async def test_reload_swaps_the_embedder_under_the_service_that_is_held(
+    container: Container,
+) -> None:
+    held = container.embedding
+    await container.reload("embedder", form="fake:int8")
+    assert container.encoders["embedder"].spec.form == "fake:int8"
+    result = await held.embed(["하나"], role="query")
+    assert result.vectors.shape == (1, held.dimensions)

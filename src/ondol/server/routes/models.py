@@ -1,19 +1,25 @@
-"""``/v1/models``: what is loaded, what the catalogue knows, and loading anew."""
+"""``/v1/models``: what is loaded and how it runs, what the catalogue knows, and loading anew.
+
+``/v1/ab`` shows the comparison that runs, if any.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import asdict
+from typing import Any, Literal
 
 from pydantic import Field
 from starlette.responses import Response
 
-from ondol.core.errors import NotFound
+from ondol.core.errors import InvalidInput, NotFound
+from ondol.core.setting_sections import FormName
 from ondol.models.catalogue import entry
 from ondol.server.errors import json_response
 from ondol.server.lifecycle import RELOADABLE, Reloadable
 from ondol.server.loaded import loaded_models, unknown_model
 from ondol.server.routing import Life, Open, router
 from ondol.server.schemas import Body
+from ondol.services.container import Container
 
 routes = router("models")
 
@@ -23,6 +29,9 @@ class ReloadBody(Body):
 
     component: Literal["embedder", "reranker", "generator"] | None = Field(
         None, description="Which one; null loads all that are in use."
+    )
+    form: FormName = Field(
+        "auto", description="Form of the embedder or reranker; auto is what the settings say."
     )
 
 
@@ -35,7 +44,16 @@ async def list_models(container: Open) -> Response:
 
 @routes.post("/v1/models/reload")
 async def reload_models(body: ReloadBody, life: Life) -> Response:
-    """Load models anew, from the same settings; the old ones serve until the new ones stand."""
+    """Load models anew, from the same settings; the old ones serve until the new ones stand.
+
+    No request fails for it. A form that is named holds until the next reload or start.
+    """
+    if body.form != "auto" and body.component not in ("embedder", "reranker"):
+        raise InvalidInput(
+            f"form = {body.form!r} without the encoder it is for",
+            hint="send component = 'embedder' or 'reranker' with it",
+            param="form",
+        )
     used = life.container.readiness().components
     wanted: list[Reloadable] = [
         component
@@ -43,9 +61,16 @@ async def reload_models(body: ReloadBody, life: Life) -> Response:
         if body.component == component
         or (body.component is None and component in used and used[component].state != "off")
     ]
-    seconds = await life.reload(wanted)
+    seconds = await life.reload(wanted, form=body.form)
     data = [model.as_json() for model in loaded_models(life.container)]
     return json_response({"reloaded": wanted, "seconds": seconds, "data": data})
+
+
+@routes.get("/v1/ab")
+async def comparisons(container: Open) -> Response:
+    """Return the A/B comparisons that run: latency of each side, agreement, errors."""
+    trials = [group.ab for group in container.encoders.values()]
+    return json_response({"comparisons": [asdict(trial) for trial in trials if trial is not None]})
 
 
 @routes.get("/v1/models/{model:path}")
@@ -53,7 +78,7 @@ async def get_model(model: str, container: Open) -> Response:
     """Return a loaded model, or what the catalogue says of one that is not loaded."""
     for loaded in loaded_models(container):
         if loaded.id == model:
-            return json_response(loaded.as_json())
+            return json_response({**loaded.as_json(), **_running(container, loaded.role)})
     try:
         known = entry(model)
     except NotFound:
@@ -71,3 +96,16 @@ async def get_model(model: str, container: Open) -> Response:
             "max_tokens": known.max_tokens,
         }
     )
+
+
+def _running(container: Container, role: str) -> dict[str, Any]:
+    """Return how an encoder runs: a slot for queries, one for bulk work where its form differs."""
+    group = container.encoders.get(role)
+    if group is None:
+        return {}
+    trial = group.ab
+    return {
+        "slots": [asdict(slot) for slot in group.slots],
+        "ab": asdict(trial) if trial is not None else None,
+        "cache": [asdict(tier) for tier in container.cache_stats] if role == "embedder" else [],
+    }

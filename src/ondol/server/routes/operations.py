@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from starlette.responses import Response
 
 from ondol.core.errors import NotReady
@@ -21,18 +23,27 @@ async def metrics(metrics: MetricsOf) -> Response:
 
 @routes.get("/v1/lanes")
 async def lanes(container: Open) -> Response:
-    """Return how full each lane is: waiting (``depth``), ``running``, and ``capacity``."""
-    return json_response({"lanes": _encoders(container) | _chat(container)})
+    """Return how full each lane is: waiting (``depth``), ``running``, and ``capacity``.
+
+    ``embedding_cache`` has what each of its tiers holds and has done, the nearest first.
+    """
+    return json_response(
+        {
+            "lanes": _encoders(container) | _chat(container),
+            "embedding_cache": [asdict(tier) for tier in container.cache_stats],
+        }
+    )
 
 
 def _encoders(container: Container) -> dict[str, dict[str, int | float]]:
+    lanes = {"embedder": "embeddings", "reranker": "rerank"}
     return {
-        lane: {
-            "depth": batcher.depth,
-            "waiting_items": batcher.waiting,
-            "capacity": batcher.capacity,
+        lanes[component]: {
+            "depth": group.depth,
+            "waiting_items": group.waiting,
+            "capacity": group.capacity,
         }
-        for lane, batcher in container.batchers.items()
+        for component, group in container.encoders.items()
     }
 
 
