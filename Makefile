@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev models demo serve test lint format types imports unit model-tests \
-	wheel docs lock bench clean
+	wheel docs lock bench peers bench-peers clean
 
 export PYTHON
 PY := .venv/bin/python
@@ -63,5 +63,13 @@ lock: setup-dev ## Resolve the lock files anew (UPGRADE=1 renews every pin)
 bench: ## List the benchmarks; each says at its top how it is run
 	@awk 'FNR == 1 { sub(/^"""/, ""); sub(/"""$$/, ""); printf "  %-28s %s\n", FILENAME, $$0 }' benchmarks/*.py
 
-clean: ## Remove .venv and everything built
-	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+peers: ## Build .peers: what Ondol is compared with, in an environment of its own
+	@sh scripts/peers.sh
+
+bench-peers: setup peers ## Compare with sentence-transformers, ONNX Runtime and infinity (ARGS=--quick tries it)
+	@$(ONDOL) models pull all-minilm-l6-v2 multilingual-e5-small ms-marco-minilm-l12-v2
+	@$(PY) benchmarks/encoders.py $(ARGS)
+	@$(PY) benchmarks/serve_peers.py $(ARGS)
+
+clean: ## Remove .venv, .peers and everything built
+	@rm -rf .venv .peers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

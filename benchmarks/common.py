@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("ONDOL_SHARED_DATA", ROOT.parent / "shared" / "data"))
+DATA = Path(os.environ.pop("ONDOL_SHARED_DATA", ROOT.parent / "shared" / "data"))
+"""Taken out of the environment: to Ondol an ``ONDOL_`` variable that is no setting is an error."""
 
 
 def environment(home: Path | None = None) -> dict[str, str]:

@@ -18,7 +18,8 @@ import numpy as np
 from common import data_set, report, table
 from numpy.typing import NDArray
 
-from ondol.core.settings import AnswerSettings, load_settings
+from ondol.core.setting_sections import AnswerSettings
+from ondol.core.settings import load_settings
 from ondol.core.types import Hit
 from ondol.services.container import Container, Parts
 from ondol.services.evaluation.datasets import Query, load_beir
