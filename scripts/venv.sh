@@ -9,7 +9,8 @@ cd "$(dirname "$0")/.."
 profile=${1:-base}
 
 stamp_of() {
-    key=$( { cat "requirements/$1.lock" requirements/build.lock pyproject.toml; pwd; } | cksum | tr ' ' '-')
+    key=$( { cat "requirements/$1.lock" requirements/build.lock pyproject.toml hatch_build.py \
+        src/ondol/backends/native/encoder.c; pwd; } | cksum | tr ' ' '-')
     echo ".venv/.locked-$1-$key"
 }
 install() {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from ondol.core.cancel import CancelToken
 from ondol.core.errors import OndolError
@@ -27,10 +27,11 @@ from ondol.core.types import (
 class EncoderSpec:
     """What a loaded encoder is. ``dimensions`` is 1 for a reranker; ``vocabulary`` 0 is unknown.
 
-    ``fingerprint`` names weights and tokenizer (hex; empty where unknown): with ``form`` it tells
+    ``fingerprint`` names weights, tokenizer and recipe (empty where unknown): with ``form`` it tells
     whether two vectors are comparable. ``padded`` says that a batch costs items x longest tokens;
     an encoder that packs its batch costs the sum. ``batch_invariant`` says that a text's vector
-    does not depend on its batch mates (cosine at least 0.9995).
+    does not depend on its batch mates (cosine at least 0.9995). ``buckets`` are the lengths, rising,
+    that a padded encoder rounds its batches up to; empty where any length will do.
     """
 
     model: str
@@ -43,6 +44,7 @@ class EncoderSpec:
     fingerprint: str = ""
     padded: bool = True
     batch_invariant: bool = True
+    buckets: tuple[int, ...] = ()
 
 
 class Encoder(Protocol):
@@ -61,6 +63,17 @@ class Encoder(Protocol):
     ) -> list[Encoded | OndolError]: ...
     def run(self, batch: Sequence[Encoded]) -> FloatMatrix: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class MemoryAware(Protocol):
+    """An encoder that may run in memory of its own, a GPU's, and can say how much of it is free.
+
+    ``free_bytes`` is called by the thread that runs it, some times a second; ``None`` where it
+    runs in the machine's memory, or cannot tell.
+    """
+
+    def free_bytes(self) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)

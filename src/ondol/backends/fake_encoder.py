@@ -69,11 +69,13 @@ class _FakeEncoder:
 class FakeEmbedder(_FakeEncoder):
     """Bag-of-features embeddings."""
 
-    def __init__(self, *, dimensions: int = 64, max_tokens: int = 512) -> None:
+    def __init__(
+        self, *, dimensions: int = 64, max_tokens: int = 512, form: str = "fake:fp32"
+    ) -> None:
         super().__init__(
             EncoderSpec(
                 model="fake-embedder",
-                form="fake",
+                form=form,
                 role="embedder",
                 dimensions=dimensions,
                 max_tokens=max_tokens,
@@ -93,11 +95,11 @@ class FakeEmbedder(_FakeEncoder):
 class FakeReranker(_FakeEncoder):
     """Shared-feature scores."""
 
-    def __init__(self, *, max_tokens: int = 512) -> None:
+    def __init__(self, *, max_tokens: int = 512, form: str = "fake:fp32") -> None:
         super().__init__(
             EncoderSpec(
                 model="fake-reranker",
-                form="fake",
+                form=form,
                 role="reranker",
                 dimensions=1,
                 max_tokens=max_tokens,

@@ -1,7 +1,7 @@
 """ONNX Runtime encoder: an embedder or a reranker from one ``.onnx`` and one ``tokenizer.json``.
 
 Owns a session and a tokenizer. Pads inside a batch, returns pooled float32 rows or raw logits.
-Knows no queue; exactly one thread calls ``run``. Source: onnxruntime Python API, tokenizers.
+Knows no queue; exactly one thread calls ``run``. Source: onnxruntime Python API.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
-from tokenizers import Tokenizer
 
 from ondol.backends.base import EncoderSpec
-from ondol.core.errors import BackendError, InvalidInput, ModelError, OndolError, TextTooLong
+from ondol.backends.failures import finite_rows, load_failure, run_failure
+from ondol.backends.tokenizer import IntMatrix, TextTokenizer
+from ondol.core.errors import OndolError
 from ondol.core.types import Encoded, FloatMatrix, Pair
 
 Pooling = Literal["mean", "cls", "none"]
@@ -38,25 +39,20 @@ class OnnxEncoder:
         threads: int,
         pooling: Pooling,
     ) -> None:
-        self._spec = spec
         self._pooling = pooling
         try:
-            self._tokenizer = Tokenizer.from_file(str(tokenizer_path))
-            self._tokenizer.no_padding()
-            self._tokenizer.no_truncation()
+            self._tokenizer = TextTokenizer(
+                tokenizer_path, model=spec.model, max_tokens=spec.max_tokens
+            )
             self._session = ort.InferenceSession(
                 str(model_path), _options(threads), providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise ModelError(
-                f"{spec.model} ({spec.form}) could not be loaded: {error}",
-                hint=f"fetch it anew: ondol models pull {spec.model} --force",
-            ) from error
-        self._spec = replace(spec, vocabulary=self._tokenizer.get_vocab_size())
+            raise load_failure(error, spec=spec) from error
+        self._spec = replace(spec, vocabulary=self._tokenizer.vocabulary)
         self._inputs = [node.name for node in self._session.get_inputs()]
         outputs = [node.name for node in self._session.get_outputs()]
         self._output = "sentence_embedding" if "sentence_embedding" in outputs else outputs[0]
-        self._pad_id = _pad_id(self._tokenizer)
 
     @property
     def spec(self) -> EncoderSpec:
@@ -66,81 +62,26 @@ class OnnxEncoder:
         self, items: Sequence[str | Pair], *, truncate: bool
     ) -> list[Encoded | OndolError]:
         """Tokenise each item alone; see ``backends.base.Encoder``."""
-        inputs: list[Any] = [(i.query, i.document) if isinstance(i, Pair) else i for i in items]
-        try:
-            encodings: list[Any] = self._tokenizer.encode_batch_fast(inputs)
-        except Exception:
-            encodings = [self._encode_alone(i) for i in inputs]
-        return [
-            e if isinstance(e, OndolError) else self._fit(e.ids, e.type_ids, truncate=truncate)
-            for e in encodings
-        ]
+        return self._tokenizer.tokenize(items, truncate=truncate)
 
     def run(self, batch: Sequence[Encoded]) -> FloatMatrix:
         """Return float32 ``(n, dimensions)`` for ``batch``; raises ``BackendError``."""
-        feeds = self._feeds(batch)
+        padded = self._tokenizer.pad(batch, dtype=np.int64)
+        feeds = {"input_ids": padded.ids, "attention_mask": padded.mask}
+        if "token_type_ids" in self._inputs:
+            feeds["token_type_ids"] = padded.types
         try:
             output = self._session.run([self._output], feeds)[0]
         except Exception as error:
-            raise BackendError(
-                f"{self._spec.model} failed on a batch of {len(batch)}: {error}",
-                hint="lower models.token_budget if memory is short",
-            ) from error
+            raise run_failure(error, spec=self._spec, items=len(batch)) from error
         pooled = np.asarray(output, dtype=np.float32)
         if pooled.ndim == 3:
-            pooled = _pool(pooled, feeds["attention_mask"], self._pooling)
-        if not np.isfinite(pooled).all():
-            raise BackendError(
-                f"{self._spec.model} returned values that are not finite",
-                hint="use the reference form: models.form = 'onnx:fp32'",
-            )
-        return pooled.reshape(len(batch), -1)
+            pooled = _pool(pooled, padded.mask, self._pooling)
+        return finite_rows(pooled, spec=self._spec, items=len(batch))
 
     def close(self) -> None:
         """Release the session's memory."""
         self.__dict__.pop("_session", None)
-
-    def _encode_alone(self, item: Any) -> Any:
-        try:
-            return (
-                self._tokenizer.encode(*item)
-                if isinstance(item, tuple)
-                else self._tokenizer.encode(item)
-            )
-        except Exception as error:
-            return InvalidInput(
-                f"the text could not be tokenised: {error}",
-                hint="send valid Unicode text without lone surrogates",
-            )
-
-    def _fit(self, ids: list[int], type_ids: list[int], *, truncate: bool) -> Encoded | TextTooLong:
-        limit = self._spec.max_tokens
-        if len(ids) <= limit:
-            return Encoded(ids=ids, type_ids=type_ids)
-        first = sum(1 for t in type_ids if t == 0) if type_ids[-1] else 0
-        if not truncate or first >= limit - 1:
-            return TextTooLong(
-                f"the text has {len(ids)} tokens, {self._spec.model} takes {limit}",
-                hint="shorten or chunk the text, or send truncate=true to cut it",
-            )
-        return Encoded(
-            ids=[*ids[: limit - 1], ids[-1]], type_ids=[*type_ids[: limit - 1], type_ids[-1]]
-        )
-
-    def _feeds(self, batch: Sequence[Encoded]) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
-        longest = max(item.tokens for item in batch)
-        shape = (len(batch), longest)
-        ids = np.full(shape, self._pad_id, dtype=np.int64)
-        mask = np.zeros(shape, dtype=np.int64)
-        types = np.zeros(shape, dtype=np.int64)
-        for row, item in enumerate(batch):
-            ids[row, : item.tokens] = item.ids
-            mask[row, : item.tokens] = 1
-            types[row, : item.tokens] = item.type_ids
-        feeds = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in self._inputs:
-            feeds["token_type_ids"] = types
-        return feeds
 
 
 def _options(threads: int) -> ort.SessionOptions:
@@ -154,17 +95,7 @@ def _options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def _pad_id(tokenizer: Tokenizer) -> int:
-    for token in ("<pad>", "[PAD]"):
-        found = tokenizer.token_to_id(token)
-        if found is not None:
-            return int(found)
-    return 0
-
-
-def _pool(
-    hidden: FloatMatrix, mask: np.ndarray[Any, np.dtype[np.int64]], pooling: Pooling
-) -> FloatMatrix:
+def _pool(hidden: FloatMatrix, mask: IntMatrix, pooling: Pooling) -> FloatMatrix:
     if pooling != "mean":
         return hidden[:, 0, :]
     weights = mask[:, :, None].astype(np.float32)

@@ -1,10 +1,12 @@
 """Builds the ONNX graph of a BERT encoder straight from its weights: no torch, no tracing.
 
-Inputs ``input_ids`` and ``attention_mask``, int64 ``(batch, sequence)``, padded on the right.
+Inputs ``input_ids`` and ``attention_mask``, int64 ``(batch, sequence)``, padded on the right, and
+for a reranker with several segments ``token_type_ids``.
 Embedders output ``last_hidden_state`` ``(b, s, h)`` and ``sentence_embedding`` ``(b, h)`` (masked
 mean, not normalised); rerankers output ``logits`` ``(b, 1)``. Uses ONNX Runtime's fused operators
 (domain ``com.microsoft``, https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md).
-The type embedding of segment 0 is folded into the positions. The bytes depend only on the weights.
+Elsewhere the type embedding of segment 0 is folded into the positions. The bytes depend only on
+the weights.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class _EncoderGraph:
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
         self._quantised: set[str] = set()
+        self._inputs = ["input_ids", "attention_mask"]
 
     def build(self, pooling: Literal["mean", "cls"]) -> Any:
         self._add_shared_constants()
@@ -89,8 +92,12 @@ class _EncoderGraph:
     def _embeddings(self) -> str:
         words = self._words()
         positions = as_float(self._weights.matrix("emb.pos"))
-        segment = as_float(self._weights.matrix("emb.type"))[0]
-        self._constant("positions", positions + segment)
+        segments = as_float(self._weights.matrix("emb.type"))
+        if self._shape.classifier and self._shape.types > 1:
+            words = self._with_segments(words, segments)
+        else:
+            positions = positions + segments[0]
+        self._constant("positions", positions)
         self._node("Shape", ["input_ids"], "length", start=1, end=2)
         self._node("Slice", ["positions", "axis_0", "length", "axis_0"], "these_positions")
         self._node("Add", [words, "these_positions"], "embedded")
@@ -98,6 +105,13 @@ class _EncoderGraph:
         return self._node(
             "LayerNormalization", ["embedded", *norm], "h0", axis=-1, epsilon=self._shape.eps
         )
+
+    def _with_segments(self, words: str, segments: FloatArray) -> str:
+        """Tell the two texts of a pair apart, which only a reranker is asked to do."""
+        self._inputs.append("token_type_ids")
+        self._constant("segments", segments)
+        self._node("Gather", ["segments", "token_type_ids"], "segment")
+        return self._node("Add", [words, "segment"], "word_in_segment")
 
     def _words(self) -> str:
         table = self._weights.matrix("emb.word")
@@ -237,10 +251,7 @@ class _EncoderGraph:
         graph = helper.make_graph(
             self._nodes,
             "encoder",
-            [
-                helper.make_tensor_value_info(name, TensorProto.INT64, dims)
-                for name in ("input_ids", "attention_mask")
-            ],
+            [helper.make_tensor_value_info(name, TensorProto.INT64, dims) for name in self._inputs],
             [helper.make_tensor_value_info(n, TensorProto.FLOAT, d) for n, d in outputs],
             self._constants,
         )

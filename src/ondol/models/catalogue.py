@@ -71,7 +71,8 @@ class CatalogueEntry:
     """A model. ``forms`` are how it can run, the default first; sizes are in bytes.
 
     ``max_tokens`` is the longest input of an encoder and the context length of a generator;
-    ``memory_bytes`` estimates what the running model takes with the default settings.
+    ``memory_bytes`` estimates what the running model takes with the default settings;
+    ``trimmable`` says that its vocabulary can be cut to the scripts of Korean and English.
     """
 
     id: str
@@ -92,6 +93,7 @@ class CatalogueEntry:
     document_prefix: str = ""
     parameters: int | None = None
     default: bool = False
+    trimmable: bool = False
 
     @property
     def bytes(self) -> int:

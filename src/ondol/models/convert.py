@@ -1,8 +1,8 @@
 """Makes the forms a model can run in out of the weights that were fetched.
 
-Owns where a form's file lies and the conversion of ``e5s1`` and ``safetensors`` weights to ONNX;
-``onnx`` and ``gguf`` weights run as they are. A form is written to a part file and renamed, and
-recorded in the manifest; a failed conversion leaves the download as it was.
+Owns the generic part: which form a name means here, whether its files are there, the lock, part
+files and the manifest. How a form is made is its runtime's business (``forms``). Files are written
+beside the weights as part files and renamed; a failed build leaves the download as it was.
 """
 
 from __future__ import annotations
@@ -11,57 +11,85 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from typing import Literal
 
 from ondol.core.errors import ModelError
-from ondol.models.bert import BertShape, BertWeights
 from ondol.models.catalogue import CatalogueEntry
-from ondol.models.e5s1 import read_e5s1
+from ondol.models.form import parse_form
+from ondol.models.forms import every_form, lack_of, maker_of
+from ondol.models.forms.base import FormSource
 from ondol.models.lock import locked
 from ondol.models.manifest import BuiltForm, Manifest, read_manifest, write_manifest
-from ondol.models.quantize import weight_levels
-from ondol.models.safetensors import read_safetensors
 
-_LARGEST_GRAPH = 2_000_000_000
-"""Protobuf cannot hold more than 2 GiB in one file."""
+_BLOCK = 1 << 20
 
 
 def resolve_form(entry: CatalogueEntry, form: str) -> str:
-    """Return the form's full name; ``auto`` is the entry's first. Raises ``ModelError``."""
+    """Return the form's full name; ``auto`` is the entry's first that can run here.
+
+    Raises ``ModelError`` when the model has no such form, or it cannot run on this machine.
+    """
+    if entry.role == "generator":
+        return _generator_form(entry, form)
     if form == "auto":
-        return entry.forms[0]
-    if form not in entry.forms:
+        return next((name for name in entry.forms if lack_of(name) is None), entry.forms[0])
+    offered = every_form(entry)
+    if form not in offered:
+        raise _unknown(entry, str(parse_form(form)), offered)
+    lack = lack_of(form)
+    if lack is not None:
         raise ModelError(
-            f"{entry.id} cannot run as {form!r}; it can run as {', '.join(entry.forms)}",
-            hint="set models.form to 'auto' or to one of these",
+            f"{entry.id} cannot run as {form} here: {lack.reason}",
+            hint=lack.hint,
             param="models.form",
         )
     return form
 
 
-def converts(entry: CatalogueEntry) -> bool:
-    """Whether the model's weights must be converted before they can run."""
-    return entry.format in {"e5s1", "safetensors"}
+def runs(entry: CatalogueEntry, folder: Path, manifest: Manifest) -> bool:
+    """Whether one of the catalogue's forms is there and can run here, the default or another.
+
+    A model stays usable when a new release, another processor or a newer maker wants a form that
+    has not been made yet: it is made when it is first loaded.
+    """
+    if entry.role == "generator":
+        return True
+    here = (form for form in entry.forms if lack_of(form) is None)
+    return any(has_form(entry, folder, manifest, form=form) for form in here)
+
+
+def form_files(entry: CatalogueEntry, folder: Path, *, form: str) -> tuple[Path, ...]:
+    """Return where the files of ``form`` lie (or will lie), the one to open first.
+
+    Empty for a form that is made anew at each load.
+    """
+    if entry.role == "generator":
+        return (folder / entry.weights.name,)
+    parsed = parse_form(resolve_form(entry, form))
+    return maker_of(parsed).files(FormSource(entry, folder), parsed)
 
 
 def form_path(entry: CatalogueEntry, folder: Path, *, form: str) -> Path:
-    """Return where the file of ``form`` lies (or will lie) in the model's folder."""
-    if not converts(entry):
-        return folder / entry.weights.name
-    return folder / f"model.{resolve_form(entry, form).partition(':')[2]}.onnx"
+    """Return the file that ``form`` opens; the fetched weights where it has none of its own."""
+    files = form_files(entry, folder, form=form)
+    return files[0] if files else folder / entry.weights.name
 
 
 def has_form(entry: CatalogueEntry, folder: Path, manifest: Manifest, *, form: str) -> bool:
     """Whether ``form`` is there, as large as it was when it was made."""
-    if not converts(entry):
+    paths = form_files(entry, folder, form=form)
+    if all(_is_fetched(entry, path) for path in paths):
         return True
-    built = manifest.form(resolve_form(entry, form))
-    path = form_path(entry, folder, form=form)
-    return built is not None and path.is_file() and path.stat().st_size == built.bytes
+    parsed = parse_form(resolve_form(entry, form))
+    built = manifest.form(str(parsed))
+    if built is None or built.version != maker_of(parsed).version:
+        return False
+    if not all(path.is_file() for path in paths):
+        return False
+    return sum(path.stat().st_size for path in paths) == built.bytes
 
 
 def ensure_form(entry: CatalogueEntry, folder: Path, *, form: str, lock: Path) -> Path:
-    """Return the file of ``form``, converting it first when it is not there.
+    """Return the file of ``form``, making it first when it is not there.
 
     A form that is there needs no lock, so a read-only models folder serves.
 
@@ -83,66 +111,72 @@ def ensure_form(entry: CatalogueEntry, folder: Path, *, form: str, lock: Path) -
 
 
 def build_form(entry: CatalogueEntry, folder: Path, *, form: str) -> BuiltForm:
-    """Convert the weights in ``folder``; the caller holds the model's lock."""
+    """Make ``form`` from the weights in ``folder``; the caller holds the model's lock.
+
+    A form of several files is recorded under the one it opens, with the size and hash of all.
+    """
     started = time.perf_counter()
     full = resolve_form(entry, form)
-    target = form_path(entry, folder, form=full)
+    parsed = parse_form(full)
+    source = FormSource(entry, folder)
+    maker = maker_of(parsed)
+    targets = maker.files(source, parsed)
+    parts = tuple(path.with_name(f"{path.stem}.part{path.suffix}") for path in targets)
     try:
-        data = _converted(entry, folder, precision="fp32" if full == "onnx:fp32" else "int8")
-        _write(data, target)
+        maker.build(source, parsed, parts)
+        for part in parts:
+            _flush(part)
+        size, digest = sum(part.stat().st_size for part in parts), _digest(parts)
+        for part, target in zip(reversed(parts), reversed(targets), strict=True):
+            os.replace(part, target)
     except (OSError, ValueError, MemoryError) as error:
         raise ModelError(
             f"{entry.id} could not be converted to {full}: {error or type(error).__name__}",
             hint="the download is kept; free memory or disk and run "
             f"`ondol models pull {entry.id}` again",
         ) from error
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
     return BuiltForm(
         form=full,
-        name=target.name,
-        bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
+        name=targets[0].name,
+        bytes=size,
+        sha256=digest,
         seconds=round(time.perf_counter() - started, 3),
+        version=maker.version,
     )
 
 
-def _converted(entry: CatalogueEntry, folder: Path, *, precision: Literal["fp32", "int8"]) -> bytes:
-    from ondol.models.bert_graph import build_encoder
-
-    weights = _weights(entry, folder)
-    size = _graph_bytes(weights.shape, packed=entry.format == "e5s1", precision=precision)
-    if size > _LARGEST_GRAPH:
-        raise ModelError(
-            f"{entry.id} as onnx:{precision} needs {size:,} bytes; one ONNX file holds 2 GiB",
-            hint="use models.form = 'onnx:int8'",
-        )
-    pooling: Literal["mean", "cls"] = "cls" if entry.pooling == "cls" else "mean"
-    graph = build_encoder(weights, precision=precision, levels=weight_levels(), pooling=pooling)
-    data: bytes = graph.SerializeToString(deterministic=True)
-    return data
+def _generator_form(entry: CatalogueEntry, form: str) -> str:
+    if form == "auto":
+        return entry.forms[0]
+    if form not in entry.forms:
+        raise _unknown(entry, form, entry.forms)
+    return form
 
 
-def _weights(entry: CatalogueEntry, folder: Path) -> BertWeights:
-    path = folder / entry.weights.name
-    if entry.format == "e5s1":
-        return read_e5s1(path)
-    config = entry.file("config")
-    return read_safetensors(path, config=folder / (config.name if config else "config.json"))
+def _unknown(entry: CatalogueEntry, form: str, offered: tuple[str, ...]) -> ModelError:
+    return ModelError(
+        f"{entry.id} cannot run as {form!r}; it can run as {', '.join(offered)}",
+        hint="set models.form to 'auto' or to one of these",
+        param="models.form",
+    )
 
 
-def _graph_bytes(shape: BertShape, *, packed: bool, precision: Literal["fp32", "int8"]) -> int:
-    table = shape.vocab * shape.hidden
-    linear = shape.layers * (4 * shape.hidden**2 + 2 * shape.hidden * shape.ffn)
-    per_word = 0.625 if packed else (4 if precision == "fp32" else 2)
-    return int(table * per_word) + linear * (4 if precision == "fp32" else 1)
+def _is_fetched(entry: CatalogueEntry, path: Path) -> bool:
+    return path.name in {file.name for file in entry.files}
 
 
-def _write(data: bytes, target: Path) -> None:
-    part = target.with_name(f"{target.name}.part")
-    try:
-        with part.open("wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _digest(paths: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    return digest.hexdigest()

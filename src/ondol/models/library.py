@@ -17,7 +17,7 @@ from ondol.core.errors import NotFound
 from ondol.core.observe import ModelStateChanged, NullObserver, Observer
 from ondol.core.types import ModelRole
 from ondol.models.catalogue import CatalogueEntry, ModelFile, catalogue, entry
-from ondol.models.convert import form_path, has_form
+from ondol.models.convert import form_path, runs
 from ondol.models.download import FetchedFile
 from ondol.models.lock import lock_path, locked
 from ondol.models.manifest import BuiltForm, Manifest, read_manifest
@@ -194,7 +194,7 @@ class ModelLibrary:
 
 def _is_whole(found: CatalogueEntry, folder: Path) -> bool:
     manifest = read_manifest(folder)
-    if manifest is None or not has_form(found, folder, manifest, form="auto"):
+    if manifest is None or not runs(found, folder, manifest):
         return False
     return all(_is_here(folder, file, manifest) for file in found.files)
 

@@ -17,13 +17,17 @@ NAME = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class BuiltForm:
-    """A form that was converted here: its file, size and SHA-256, and how long it took."""
+    """A form that was converted here: its file, size and SHA-256, and how long it took.
+
+    ``version`` is its maker's at the time.
+    """
 
     form: str
     name: str
     bytes: int
     sha256: str
     seconds: float
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)

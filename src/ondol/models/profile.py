@@ -1,84 +1,173 @@
-"""Which generator suits a machine, by its cores and memory. A pure function.
+"""``profile.json``: the forms that ``ondol tune`` chose for this machine, with the figures behind it.
 
-Figures (733-token prompt, 2-core Zen 4, prebuilt llama.cpp): prefill of 0.5B about 200 tokens/s, of
-1.5B about 90, of SmolLM2 135M about 370. An answer should begin within a few seconds.
+One entry a model: the key it was measured under (processor, cores, library versions, weights), the
+choice per purpose, and every candidate with its figures and why it lost. A choice counts only while
+the key is the same. Written whole and atomically; a damaged file is ignored with a warning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
 
-from ondol.core.machine import Machine
-from ondol.models.catalogue import entry
+from ondol.core.machine import Machine, describe
+from ondol.models.library import ModelFiles
+from ondol.models.manifest import read_manifest
 
-_GB = 1_000_000_000
+_log = logging.getLogger("ondol.profile")
+
+NAME = "profile.json"
+LIBRARIES = ("ondol", "onnxruntime", "openvino", "torch")
+"""Packages whose version changes what is fastest; one that is not installed is left out."""
+
+Purpose = Literal["query", "bulk"]
+PURPOSES: tuple[Purpose, ...] = ("query", "bulk")
+LengthPolicy = Literal["nearest", "arrival"]
+"""How a batch is filled: with the items nearest in length, or as they came."""
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """A generator and, in one sentence, why."""
+class ProfileKey:
+    """What a measurement holds for; any difference makes it stale."""
 
-    model_id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    model_id: str
+    cpu: str
     cores: int
-    free_bytes: int
-    why: str
-    only_if_pulled: bool = False
+    versions: Mapping[str, str]
+    fingerprint: str
 
 
-_RULES = (
-    _Rule(
-        "qwen2.5-7b-instruct",
-        16,
-        8 * _GB,
-        "has the cores for the best answers, and it is already here",
-        only_if_pulled=True,
-    ),
-    _Rule(
-        "qwen2.5-coder-1.5b-instruct",
-        2,
-        4 * _GB,
-        "has room for the model that answered twice as many questions right as the smaller one",
-    ),
-    _Rule("qwen2.5-coder-0.5b-instruct", 1, 1_200_000_000, "needs the small model to answer soon"),
-    _Rule("smollm2-135m-instruct", 1, 0, "has room for nothing larger; it knows only English"),
-)
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """How a model runs for one purpose; ``threads`` per stream, ``token_budget`` per batch."""
+
+    form: str
+    threads: int
+    token_budget: int
+    policy: LengthPolicy = "nearest"
+    streams: int = 1
 
 
-def choose_generator(machine: Machine, *, available: Collection[str] = ()) -> Choice:
-    """Return the best generator for ``machine``; ``available`` are the ids that are ready here.
+@dataclass(frozen=True, slots=True)
+class ModelProfile:
+    """One model's choice. ``tuned`` is the date (ISO 8601); ``evidence`` has a row a candidate.
 
-    A model that is here already needs only the memory it takes, not memory to spare, so that a
-    choice made when pulling still holds when serving. When the best one is not here but another
-    is, that one is chosen and the reason names the better one.
+    ``quick`` says that few texts and forms were measured: a full ``ondol tune`` measures again.
     """
-    best = next((rule for rule in _RULES if _suits(rule, machine, available)), _RULES[-1])
-    if best.model_id not in available:
-        for rule in _RULES:
-            if rule.model_id in available:
-                return Choice(
-                    model_id=rule.model_id,
-                    reason=f"it is here; {best.model_id} would suit this machine better: "
-                    f"ondol models pull {best.model_id}",
-                )
-    return Choice(model_id=best.model_id, reason=_reason(machine, best.why))
+
+    model: str
+    key: ProfileKey
+    tuned: str
+    chosen: Mapping[Purpose, Chosen]
+    evidence: tuple[Mapping[str, Any], ...] = ()
+    quick: bool = False
 
 
-def _suits(rule: _Rule, machine: Machine, available: Collection[str]) -> bool:
-    needed = rule.free_bytes
-    if rule.model_id in available:
-        needed = min(needed, entry(rule.model_id).memory_bytes)
-    elif rule.only_if_pulled:
-        return False
-    return machine.cores >= rule.cores and machine.free_bytes >= needed
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The choices for this machine, by model."""
+
+    models: Mapping[str, ModelProfile] = field(default_factory=dict)
+
+    def with_model(self, tuned: ModelProfile) -> Profile:
+        """Return this profile with ``tuned`` in place of what it knew of that model."""
+        return replace(self, models={**self.models, tuned.model: tuned})
 
 
-def _reason(machine: Machine, why: str) -> str:
-    cores = "1 core" if machine.cores == 1 else f"{machine.cores} cores"
-    return f"this machine, with {cores} and {machine.free_bytes / _GB:.1f} GB free, {why}"
+def chosen(profile: Profile, model: str, purpose: Purpose, key: ProfileKey) -> Chosen | None:
+    """Return how ``model`` runs for ``purpose``, or ``None`` where that was not measured for ``key``."""
+    found = profile.models.get(model)
+    if found is None or found.key != key:
+        return None
+    return found.chosen.get(purpose)
+
+
+def key_of(files: ModelFiles, *, machine: Machine | None = None) -> ProfileKey:
+    """Return the key of ``files`` on ``machine`` (this one unless given)."""
+    found = machine or describe()
+    return ProfileKey(
+        cpu=found.cpu,
+        cores=found.cores,
+        versions=library_versions(),
+        fingerprint=fingerprint_of(files),
+    )
+
+
+def fingerprint_of(files: ModelFiles) -> str:
+    """Return 16 hex digits over the hashes of the model's fetched files (weights, tokenizer)."""
+    manifest = read_manifest(files.folder)
+    hashes = sorted(f"{file.name}={file.sha256}" for file in manifest.files) if manifest else []
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of ``LIBRARIES`` that are installed."""
+    versions: dict[str, str] = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def read_profile(home: Path) -> Profile:
+    """Return the profile of ``home``: empty where there is none, or none that can be read."""
+    path = home / NAME
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        return Profile(models={name: _model(name, entry) for name, entry in data["models"].items()})
+    except FileNotFoundError:
+        return Profile()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.warning(
+            "%s is ignored, it cannot be read (%s: %s); make it anew with: ondol tune",
+            path,
+            type(error).__name__,
+            error,
+        )
+        return Profile()
+
+
+def write_profile(home: Path, profile: Profile) -> Path:
+    """Replace the profile of ``home`` in one step and return its path."""
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / NAME
+    part = path.with_name(f"{NAME}.part")
+    with part.open("w", encoding="utf-8") as out:
+        json.dump(asdict(profile), out, ensure_ascii=False, indent=2)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(part, path)
+    return path
+
+
+def _model(name: str, data: Mapping[str, Any]) -> ModelProfile:
+    return ModelProfile(
+        model=name,
+        key=ProfileKey(**data["key"]),
+        tuned=str(data["tuned"]),
+        chosen={
+            purpose: _chosen(data["chosen"][purpose])
+            for purpose in PURPOSES
+            if purpose in data["chosen"]
+        },
+        evidence=tuple(data.get("evidence", ())),
+        quick=bool(data.get("quick", False)),
+    )
+
+
+def _chosen(data: Mapping[str, Any]) -> Chosen:
+    found = Chosen(**data)
+    whole = (found.threads, found.token_budget, found.streams)
+    if not isinstance(found.form, str) or not all(type(n) is int and n > 0 for n in whole):
+        raise ValueError(f"{dict(data)} is not a way to run a model")
+    if found.policy not in ("nearest", "arrival"):
+        raise ValueError(f"{found.policy!r} is not a length policy")
+    return found

@@ -14,7 +14,7 @@ from typing import Literal
 
 from ondol.core.errors import DownloadFailed, OfflineMissing
 from ondol.models.catalogue import CatalogueEntry, ModelFile
-from ondol.models.convert import build_form, converts, has_form
+from ondol.models.convert import build_form, has_form
 from ondol.models.download import FetchedFile, fetch_file, hash_file
 from ondol.models.manifest import Manifest, read_manifest, write_manifest
 from ondol.models.sources.base import FileSource
@@ -75,7 +75,7 @@ class Pull:
 
     def _convert(self, manifest: Manifest) -> None:
         entry = self._entry
-        if not converts(entry) or has_form(entry, self._folder, manifest, form="auto"):
+        if has_form(entry, self._folder, manifest, form="auto"):
             return
         self._report("convert", entry.forms[0], entry.bytes)
         built = build_form(entry, self._folder, form="auto")

@@ -45,7 +45,9 @@ def run(
     for row, text in enumerate(texts):
         ids[row, : len(text)] = text
         mask[row, : len(text)] = 1
-    return np.asarray(session.run([output], {"input_ids": ids, "attention_mask": mask})[0])
+    feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    wanted = {node.name: feeds[node.name] for node in session.get_inputs()}
+    return np.asarray(session.run([output], wanted)[0])
 
 
 def cosine(a: Array, b: Array) -> float:

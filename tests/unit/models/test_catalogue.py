@@ -40,7 +40,7 @@ def test_entries_are_well_formed(model: CatalogueEntry) -> None:
         assert model.forms[0].startswith("llamacpp:")
     else:
         assert model.file("tokenizer") is not None
-        assert set(model.forms) <= {"onnx:int8", "onnx:fp32"}
+        assert set(model.forms) <= {"native:int8", "onnx:int8", "onnx:fp32"}
     assert (model.dimensions is not None) == (model.role == "embedder")
     assert (model.file("config") is not None) == (model.format == "safetensors")
 

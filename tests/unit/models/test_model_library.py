@@ -304,7 +304,7 @@ def test_a_failed_conversion_keeps_the_download(tmp_path: Path) -> None:
 def test_an_unknown_form_names_those_there_are(tmp_path: Path) -> None:
     files = encoder_library(tmp_path, e5s1_bytes()).pull("tiny")
     with pytest.raises(ModelError, match="onnx:int8, onnx:fp32"):
-        load_encoder(files, form="torch:fp16", threads=1)
+        load_encoder(files, form="onnx:int4", threads=1)
 
 
 def test_a_generator_is_no_encoder(tmp_path: Path) -> None:

@@ -1,64 +1,131 @@
-"""The generator that a machine gets."""
+"""``profile.json``: what is written is read, a changed key voids it, damage is no failure."""
 
 from __future__ import annotations
 
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ondol.core.machine import Machine
 from ondol.models.catalogue import catalogue
-from ondol.models.profile import choose_generator
+from ondol.models.download import FetchedFile
+from ondol.models.library import ModelFiles
+from ondol.models.manifest import BuiltForm, Manifest, write_manifest
+from ondol.models.profile import (
+    Chosen,
+    ModelProfile,
+    Profile,
+    ProfileKey,
+    chosen,
+    key_of,
+    library_versions,
+    read_profile,
+    write_profile,
+)
 
-GENERATORS = [model.id for model in catalogue().values() if model.role == "generator"]
+KEY = ProfileKey(cpu="a", cores=2, versions={"onnxruntime": "1"}, fingerprint="f00d")
+BULK = Chosen(form="openvino:int8", threads=2, token_budget=1024)
+QUERY = Chosen(form="onnx:int8", threads=1, token_budget=512)
 
 
-def machine(cores: int, gigabytes: float) -> Machine:
-    size = int(gigabytes * 1e9)
-    return Machine(cores=cores, memory_bytes=size, free_bytes=size, cpu="test")
+def tuned(model: str = "m") -> ModelProfile:
+    return ModelProfile(
+        model=model,
+        key=KEY,
+        tuned="2026-01-01",
+        chosen={"query": QUERY, "bulk": BULK},
+        evidence=({"form": "onnx:int8", "verdict": "chosen for query"},),
+    )
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    profile = Profile().with_model(tuned()).with_model(tuned("other"))
+    assert write_profile(tmp_path / "home", profile) == tmp_path / "home/profile.json"
+    assert read_profile(tmp_path / "home") == profile
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["profile.json"]
+
+
+def test_a_choice_holds_for_its_key_only() -> None:
+    profile = Profile().with_model(tuned())
+    assert chosen(profile, "m", "query", KEY) == QUERY
+    assert chosen(profile, "m", "bulk", KEY) == BULK
+    assert chosen(profile, "absent", "bulk", KEY) is None
+    changes: list[dict[str, object]] = [
+        {"cpu": "b"},
+        {"cores": 4},
+        {"versions": {"onnxruntime": "2"}},
+        {"versions": {"onnxruntime": "1", "openvino": "1"}},
+        {"fingerprint": "beef"},
+    ]
+    for change in changes:
+        assert chosen(profile, "m", "bulk", replace(KEY, **change)) is None  # type: ignore[arg-type]
+
+
+def test_there_is_no_profile_at_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert read_profile(tmp_path) == Profile()
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
-    ("cores", "gigabytes", "chosen"),
+    "damage",
     [
-        (2, 20, "qwen2.5-coder-1.5b-instruct"),
-        (1, 20, "qwen2.5-coder-0.5b-instruct"),
-        (4, 8, "qwen2.5-coder-1.5b-instruct"),
-        (4, 3, "qwen2.5-coder-0.5b-instruct"),
-        (8, 1.1, "smollm2-135m-instruct"),
-        (32, 64, "qwen2.5-coder-1.5b-instruct"),
+        "",
+        "{",
+        "[]",
+        '{"models": []}',
+        '{"models": {"m": {}}}',
+        '{"models": {"m": {"key": {}, "tuned": "", "chosen": {}}}}',
+        '{"models": {"m": 1}}',
     ],
 )
-def test_cores_and_memory_decide(cores: int, gigabytes: float, chosen: str) -> None:
-    choice = choose_generator(machine(cores, gigabytes))
-    assert choice.model_id == chosen
-    assert f"{cores} core" in choice.reason
+def test_a_damaged_profile_is_ignored_with_a_warning(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "profile.json").write_text(damage, "utf-8")
+    with caplog.at_level(logging.WARNING):
+        assert read_profile(tmp_path) == Profile()
+    assert "ondol tune" in caplog.text
 
 
-def test_a_large_model_is_used_only_when_it_is_here() -> None:
-    available = ["qwen2.5-7b-instruct"]
-    assert choose_generator(machine(16, 32), available=available).model_id == available[0]
-    assert choose_generator(machine(8, 32), available=available).model_id == available[0]
-    assert choose_generator(machine(16, 32)).model_id == "qwen2.5-coder-1.5b-instruct"
+@pytest.mark.parametrize("change", [{"threads": 0}, {"threads": "2"}, {"policy": "random"}])
+def test_a_choice_that_cannot_run_is_damage(
+    tmp_path: Path, change: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_profile(tmp_path, Profile().with_model(tuned()))
+    path = tmp_path / "profile.json"
+    data = json.loads(path.read_text("utf-8"))
+    data["models"]["m"]["chosen"]["bulk"] |= change
+    path.write_text(json.dumps(data), "utf-8")
+    assert read_profile(tmp_path) == Profile()
+    assert "ondol tune" in caplog.text
 
 
-def test_a_pulled_model_needs_no_memory_to_spare() -> None:
-    pulled = ["qwen2.5-coder-1.5b-instruct"]
-    assert choose_generator(machine(4, 2.5), available=pulled).model_id == pulled[0]
+def files(folder: Path, sha256: str) -> ModelFiles:
+    folder.mkdir(exist_ok=True)
+    fetched = FetchedFile(name="w", bytes=1, sha256=sha256, source="local")
+    write_manifest(folder, Manifest("all-minilm-l6-v2", files=(fetched,)))
+    return ModelFiles(catalogue()["all-minilm-l6-v2"], folder, folder / "w", folder / "t", 1)
 
 
-def test_what_is_here_is_used_and_the_better_one_named() -> None:
-    choice = choose_generator(machine(2, 20), available=["smollm2-135m-instruct"])
-    assert choice.model_id == "smollm2-135m-instruct"
-    assert "ondol models pull qwen2.5-coder-1.5b-instruct" in choice.reason
+def test_the_key_names_the_weights_and_the_machine(tmp_path: Path) -> None:
+    machine = Machine(cores=3, memory_bytes=1, free_bytes=1, cpu="c")
+    one = key_of(files(tmp_path / "m", "aa"), machine=machine)
+    assert (one.cpu, one.cores) == ("c", 3)
+    assert one.versions == library_versions()
+    assert "onnxruntime" in one.versions
+    assert key_of(files(tmp_path / "m", "ab"), machine=machine).fingerprint != one.fingerprint
+    back = files(tmp_path / "m", "aa")
+    built = BuiltForm(form="onnx:int8", name="x", bytes=1, sha256="c", seconds=1.0)
+    write_manifest(back.folder, Manifest("m", files=_files(back), forms=(built,)))
+    assert key_of(back, machine=machine) == one
 
 
-@given(
-    cores=st.integers(1, 128),
-    gigabytes=st.floats(0, 512),
-    available=st.sets(st.sampled_from(GENERATORS)),
-)
-def test_every_machine_gets_a_generator(cores: int, gigabytes: float, available: set[str]) -> None:
-    choice = choose_generator(machine(cores, gigabytes), available=available)
-    assert choice.model_id in GENERATORS
-    assert choice.reason
+def _files(found: ModelFiles) -> tuple[FetchedFile, ...]:
+    from ondol.models.manifest import read_manifest
+
+    manifest = read_manifest(found.folder)
+    assert manifest is not None
+    return manifest.files

@@ -34,8 +34,10 @@ typedef struct {
 } linear;
 
 typedef struct {
-    linear qkv, attended, wide, narrow;
-    const float *smooth_qkv, *smooth_wide, *smooth_narrow; /* factors on the inputs */
+    linear qkv, attended, wide;
+    const linear *narrow; /* ffn / hidden of them, one a group of inputs with ranges of its own */
+    /* factors on the inputs, channel by channel; the weights hold their inverses */
+    const float *qkv_in, *attended_in, *wide_in, *narrow_in;
     const float *attended_norm_w, *attended_norm_b, *output_norm_w, *output_norm_b;
 } layer;
 
@@ -128,13 +130,15 @@ INLINE void normalise_row(float *x, const float *w, const float *b, int32_t n, f
     }
 }
 
-/* x * Phi(x), Phi(x) = 0.5 + x P(x^2) with P the minimax fit on |x| <= 4.2 (absolute error of the
- * product below 3e-5; scripts/fit_gelu.py has the fit). */
+/* x Phi(x), with Phi(x) = 0.5 + x P(x^2) and P fitted (Lawson) so that the product's largest error on
+ * |x| <= 4.2 is least: below 3e-5 there, below 9e-5 beyond, where x is held at the edge. */
 INLINE __m512 gelu(__m512 x) {
-    const __m512 edge = _mm512_set1_ps(GELU_EDGE);
+    const __m512 edge = _mm512_set1_ps(4.2f);
     __m512 c = _mm512_max_ps(_mm512_min_ps(x, edge), _mm512_sub_ps(_mm512_setzero_ps(), edge));
     __m512 s = _mm512_mul_ps(c, c);
-    static const float coefficients[] = GELU_COEFFICIENTS;
+    static const float coefficients[] = {
+        4.923819157e-11f, -4.795662092e-09f, 2.072476338e-07f, -5.289564523e-06f, 8.983594349e-05f,
+        -1.086459013e-03f, 9.740940171e-03f, -6.622207670e-02f, 3.988345783e-01f};
     __m512 p = _mm512_set1_ps(coefficients[0]);
 #pragma GCC unroll 16
     for (unsigned i = 1; i < sizeof coefficients / sizeof *coefficients; i++)
@@ -142,17 +146,16 @@ INLINE __m512 gelu(__m512 x) {
     return _mm512_mul_ps(x, _mm512_fmadd_ps(p, c, _mm512_set1_ps(0.5f)));
 }
 
-/* e^x for x <= 0, relative error below 4e-7 (Cody-Waite reduction, degree-5 polynomial). */
-INLINE __m512 exponential(__m512 x) {
-    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 8);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693147180559945f), x);
-    __m512 p = _mm512_set1_ps(8.28929059e-3f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.18978221e-2f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.66666418e-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.99999851e-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+/* 2^x for x <= 0, relative error below 3e-6 (rounded to bf16 afterwards). */
+INLINE __m512 power_of_two(__m512 x) {
+    x = _mm512_max_ps(x, _mm512_set1_ps(-126.0f));
+    __m512 n = _mm512_roundscale_ps(x, 8);
+    __m512 r = _mm512_sub_ps(x, n);
+    __m512 p = _mm512_set1_ps(9.570101878e-03f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.591786178e-02f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.402474484e-01f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.931218146e-01f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(9.999992614e-01f));
     return _mm512_scalef_ps(p, n);
 }
 
@@ -255,7 +258,7 @@ static void multiply_bf16(const uint8_t *q, int32_t rows, int32_t k, const range
 
 /* Where one worker keeps what it needs; sized for the longest text of the batch. */
 typedef struct {
-    uint8_t *q;        /* (BLOCK, ffn) */
+    uint8_t *q;        /* (BLOCK, hidden) */
     float *wide;       /* (BLOCK, ffn) */
     uint32_t *keys;    /* [length/64][head/2][64] pairs of bf16 */
     uint32_t *values;  /* [length/2][head] pairs of bf16 */
@@ -267,9 +270,8 @@ static size_t aligned(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
 static size_t lay_out(scratch *s, uint8_t *base, const model *m, int32_t longest) {
     size_t length = ((size_t)longest + 63) & ~(size_t)63, head = m->hidden / m->heads, at = 0;
-    size_t wide = m->ffn > m->hidden ? m->ffn : m->hidden;
-    s->q = base + at; at += aligned(BLOCK * wide);
-    s->wide = (float *)(base + at); at += aligned(BLOCK * wide * 4);
+    s->q = base + at; at += aligned((size_t)BLOCK * m->hidden);
+    s->wide = (float *)(base + at); at += aligned((size_t)BLOCK * m->ffn * 4);
     s->keys = (uint32_t *)(base + at); at += aligned(length * head / 2 * 4);
     s->values = (uint32_t *)(base + at); at += aligned(length / 2 * head * 4);
     s->scores = (float *)(base + at); at += aligned(TILE * length * 4);
@@ -399,7 +401,8 @@ INLINE void mix_tile(const int rows, const int vectors, const uint16_t *shares, 
                              _mm512_mul_ps(acc[i][j], _mm512_set1_ps(inverse[i])));
 }
 
-/* Turn one row of scores into shares (bf16, not yet divided by their sum); return 1 / sum. */
+/* Turn one row of scores (times log2 e already) into shares (bf16, not yet divided by their sum);
+ * return 1 / sum. */
 INLINE float soften(const float *scores, int32_t length, uint16_t *shares) {
     int32_t whole = length & ~15;
     __mmask16 rest = (__mmask16)((1u << (length & 15)) - 1);
@@ -408,12 +411,12 @@ INLINE float soften(const float *scores, int32_t length, uint16_t *shares) {
     if (rest) top = _mm512_mask_max_ps(top, rest, top, _mm512_loadu_ps(scores + whole));
     top = _mm512_set1_ps(_mm512_reduce_max_ps(top));
     for (int32_t j = 0; j < whole; j += 16) {
-        __m512 e = exponential(_mm512_sub_ps(_mm512_loadu_ps(scores + j), top));
+        __m512 e = power_of_two(_mm512_sub_ps(_mm512_loadu_ps(scores + j), top));
         sum = _mm512_add_ps(sum, e);
         store_bf16(shares + j, e);
     }
     if (rest) {
-        __m512 e = exponential(_mm512_sub_ps(_mm512_loadu_ps(scores + whole), top));
+        __m512 e = power_of_two(_mm512_sub_ps(_mm512_loadu_ps(scores + whole), top));
         e = _mm512_maskz_mov_ps(rest, e);
         sum = _mm512_add_ps(sum, e);
         store_bf16(shares + whole, e);
@@ -488,21 +491,24 @@ static void embed(const encoder *e, int32_t row) {
 
 /* What follows attention, for up to BLOCK rows: projection, norm, feed-forward, norm. x is both
  * the residual that comes in and the result. */
-static void finish_block(const model *m, const layer *l, const scratch *s, const float *ones,
-                         const float *context, float *x, int32_t rows) {
+static void finish_block(const model *m, const layer *l, const scratch *s, const float *context,
+                         float *x, int32_t rows) {
     int32_t h = m->hidden, f = m->ffn;
     range r[BLOCK];
     for (int32_t i = 0; i < rows; i++)
-        r[i] = quantise_row(context + (size_t)i * h, ones, h, s->q + (size_t)i * h);
+        r[i] = quantise_row(context + (size_t)i * h, l->attended_in, h, s->q + (size_t)i * h);
     multiply_float_plus(s->q, rows, h, r, &l->attended, h / PANEL, x, h);
     for (int32_t i = 0; i < rows; i++) {
         normalise_row(x + (size_t)i * h, l->attended_norm_w, l->attended_norm_b, h, m->eps);
-        r[i] = quantise_row(x + (size_t)i * h, l->smooth_wide, h, s->q + (size_t)i * h);
+        r[i] = quantise_row(x + (size_t)i * h, l->wide_in, h, s->q + (size_t)i * h);
     }
     multiply_gelu(s->q, rows, h, r, &l->wide, f / PANEL, s->wide, f);
-    for (int32_t i = 0; i < rows; i++)
-        r[i] = quantise_row(s->wide + (size_t)i * f, l->smooth_narrow, f, s->q + (size_t)i * f);
-    multiply_float_plus(s->q, rows, f, r, &l->narrow, h / PANEL, x, h);
+    for (int32_t group = 0; group < f / h; group++) {
+        for (int32_t i = 0; i < rows; i++)
+            r[i] = quantise_row(s->wide + (size_t)i * f + group * h, l->narrow_in + group * h, h,
+                                s->q + (size_t)i * h);
+        multiply_float_plus(s->q, rows, h, r, l->narrow + group, h / PANEL, x, h);
+    }
     for (int32_t i = 0; i < rows; i++)
         normalise_row(x + (size_t)i * h, l->output_norm_w, l->output_norm_b, h, m->eps);
 }
@@ -513,7 +519,7 @@ static void project(const model *m, const layer *l, const scratch *s, const floa
     range r[BLOCK];
     int32_t h = m->hidden;
     for (int32_t i = 0; i < rows; i++)
-        r[i] = quantise_row(x + (size_t)i * h, l->smooth_qkv, h, s->q + (size_t)i * h);
+        r[i] = quantise_row(x + (size_t)i * h, l->qkv_in, h, s->q + (size_t)i * h);
     multiply_bf16(s->q, rows, h, r, &l->qkv, first, last, to, stride);
 }
 
@@ -537,7 +543,6 @@ static int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
 typedef struct {
     int32_t first, last, from, to;
     scratch s;
-    const float *ones;
 } share;
 
 static void attend_share(encoder *e, const share *mine, const uint16_t *qkv) {
@@ -568,8 +573,8 @@ static void full_layer(encoder *e, const share *mine, int32_t index) {
     meet(e);
     attend_share(e, mine, qkv);
     for (int32_t row = mine->first; row < mine->last; row += BLOCK)
-        finish_block(m, l, &mine->s, mine->ones, e->context + (size_t)row * h,
-                     e->hidden + (size_t)row * h, least(BLOCK, mine->last - row));
+        finish_block(m, l, &mine->s, e->context + (size_t)row * h, e->hidden + (size_t)row * h,
+                     least(BLOCK, mine->last - row));
 }
 
 /* The last layer where only each text's first token is wanted: keys and values of all rows, the
@@ -597,8 +602,8 @@ static void last_layer_first_tokens(encoder *e, const share *mine, int32_t index
         }
     }
     for (int32_t text = mine->from; text < mine->to; text += BLOCK)
-        finish_block(m, l, &mine->s, mine->ones, e->context + (size_t)text * h,
-                     e->job.out + (size_t)text * h, least(BLOCK, mine->to - text));
+        finish_block(m, l, &mine->s, e->context + (size_t)text * h, e->job.out + (size_t)text * h,
+                     least(BLOCK, mine->to - text));
 }
 
 static void average(const encoder *e, int32_t text) {
@@ -621,13 +626,12 @@ static void work_on(encoder *e, int32_t index) {
     mine.last = (int32_t)(tokens * (index + 1) / e->active);
     mine.from = (int32_t)(texts * index / e->active);
     mine.to = (int32_t)(texts * (index + 1) / e->active);
-    mine.ones = (const float *)w->scratch;
     int32_t longest = 0;
     for (int32_t t = 0; t < texts; t++) {
         int32_t length = e->job.offsets[t + 1] - e->job.offsets[t];
         if (length > longest) longest = length;
     }
-    lay_out(&mine.s, (uint8_t *)w->scratch + aligned((size_t)m->hidden * 4), m, longest);
+    lay_out(&mine.s, w->scratch, m, longest);
     for (int32_t row = mine.first; row < mine.last; row++) embed(e, row);
     int32_t full = m->first_token_only ? m->layers - 1 : m->layers;
     for (int32_t i = 0; i < full; i++) full_layer(e, &mine, i);
@@ -678,7 +682,7 @@ static int make_room(encoder *e, const batch *job, int32_t longest) {
         e->room = rows;
     }
     scratch s;
-    size_t bytes = lay_out(&s, 0, m, longest) + aligned(h * 4);
+    size_t bytes = lay_out(&s, 0, m, longest);
     for (int32_t i = 0; i < e->threads; i++) {
         worker *w = e->workers + i;
         if (w->scratch_bytes >= bytes) continue;
@@ -687,7 +691,6 @@ static int make_room(encoder *e, const batch *job, int32_t longest) {
         w->scratch = aligned_alloc(64, aligned(bytes));
         if (!w->scratch) return -1;
         w->scratch_bytes = bytes;
-        for (size_t j = 0; j < h; j++) ((float *)w->scratch)[j] = 1.0f;
     }
     return 0;
 }

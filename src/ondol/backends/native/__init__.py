@@ -1,0 +1,1 @@
+"""C kernels, compiled when the package is built (``hatch_build.py``); absent without a compiler."""

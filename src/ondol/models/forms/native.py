@@ -1,0 +1,80 @@
+"""``native:int8`` (and ``+trimmed``): our own 8-bit kernels, for x86 processors with AVX512-VNNI and AVX512-BF16.
+
+Weights are rounded against texts of our own when the form is made; activations are quantised per
+token when it runs. Built with the package where there is a C compiler (``hatch_build.py``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ondol.backends.base import Encoder
+from ondol.backends.native_library import NEEDED_FLAGS, is_built, processor_suits
+from ondol.backends.tokenizer import TextTokenizer
+from ondol.core.errors import ModelError
+from ondol.models.calibration.items import calibration_items
+from ondol.models.catalogue import CatalogueEntry
+from ondol.models.form import Form
+from ondol.models.forms.base import FormSetup, FormSource, Lack
+
+
+class NativeForms:
+    """``native:int8``, and with a cut vocabulary where the model's can be cut."""
+
+    runtime = "native"
+    version = 1
+
+    def makes(self, entry: CatalogueEntry) -> tuple[str, ...]:
+        trimmed = ("native:int8+trimmed",) if entry.trimmable else ()
+        return ("native:int8", *trimmed)
+
+    def lacks(self, form: Form) -> Lack | None:
+        if not processor_suits():
+            needed = ", ".join(sorted(NEEDED_FLAGS))
+            return Lack(f"this processor lacks one of {needed}", "use onnx:int8")
+        if not is_built():
+            return Lack(
+                "the C kernels were not compiled", "install a C compiler, then install Ondol anew"
+            )
+        return None
+
+    def files(self, source: FormSource, form: Form) -> tuple[Path, ...]:
+        return source.files_of(form, f"{form.file_stem}.bin")
+
+    def build(self, source: FormSource, form: Form, targets: tuple[Path, ...]) -> None:
+        from ondol.models.native_weights import write_packed
+
+        entry, weights = source.entry, source.weights_of(form, targets)
+        tokenizer = targets[-1] if form.trimmed else source.tokenizer
+        longest = min(entry.max_tokens, weights.shape.positions)
+        items = calibration_items(
+            TextTokenizer(tokenizer, model=entry.id, max_tokens=longest),
+            pairs=entry.role == "reranker",
+            prefixes=(entry.query_prefix, entry.document_prefix),
+            korean=bool({"ko", "multilingual"} & set(entry.languages)),
+        )
+        write_packed(weights, list(items), targets[0])
+
+    def load(self, source: FormSource, form: Form, setup: FormSetup) -> Encoder:
+        from ondol.backends.native_encoder import NativeEncoder
+        from ondol.models.native_weights import read_packed
+
+        path = self.files(source, form)[0]
+        try:
+            packed = read_packed(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(
+                f"{source.entry.id} ({form}) cannot be read: {error}",
+                hint=f"fetch it anew: ondol models pull {source.entry.id} --force",
+            ) from error
+        first_token = source.entry.pooling == "cls" or packed.shape.classifier
+        return NativeEncoder(
+            packed.arrays,
+            source.tokenizer_of(form),
+            spec=setup.spec,
+            threads=setup.threads,
+            layers=packed.shape.layers,
+            heads=packed.shape.heads,
+            eps=packed.shape.eps,
+            pooling="cls" if first_token else "mean",
+        )
