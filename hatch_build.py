@@ -10,7 +10,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,9 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE = Path("src/ondol/backends/native/encoder.c")
 TARGET = SOURCE.with_suffix(".so")
-FLAGS = (
-    "-O3 -fPIC -shared -std=gnu11 -pthread -mtune=generic -mavx512f -mavx512bw -mavx512vl "
-    "-mavx512dq -mavx512vnni -mavx512bf16 -mavx2 -mfma -mf16c"
-).split()
+FLAGS = ["-O3", "-fPIC", "-shared", "-std=gnu11", "-pthread", "-mtune=generic"]
+INSTRUCTIONS = ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq"]
+INSTRUCTIONS += ["avx512vnni", "avx512bf16"]
 
 
 class NativeBuildHook(BuildHookInterface[Any]):
@@ -31,32 +29,36 @@ class NativeBuildHook(BuildHookInterface[Any]):
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        if self.target_name != "wheel" or not compile_kernels(Path(self.root)):
+        if self.target_name != "wheel":
+            return
+        complaint = compile_kernels(Path(self.root))
+        if complaint:
+            self.app.display_warning(f"built without the form native:int8: {complaint}")
             return
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{_platform_tag()}"
         build_data["artifacts"].append(f"/{TARGET}")
 
 
-def compile_kernels(root: Path) -> bool:
-    """Compile the kernels in place; returns whether they are there now."""
+def compile_kernels(root: Path) -> str:
+    """Compile the kernels in place; returns why that could not be done, or nothing."""
     target = root / TARGET
     target.unlink(missing_ok=True)
+    if os.environ.get("ONDOL_BUILD_NATIVE", "1") == "0":
+        return "ONDOL_BUILD_NATIVE is 0"
+    if platform.machine() not in {"x86_64", "AMD64"}:
+        return f"the kernels are for x86-64, this is {platform.machine()}"
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-    wanted = os.environ.get("ONDOL_BUILD_NATIVE", "1") != "0"
-    if not wanted or compiler is None or platform.machine() not in {"x86_64", "AMD64"}:
-        return False
+    if compiler is None:
+        return "there is no C compiler (cc, gcc or $CC)"
     part = target.with_suffix(".part.so")
-    command = [*compiler.split(), *FLAGS, str(root / SOURCE), "-o", str(part)]
+    flags = [*FLAGS, *(f"-m{instruction}" for instruction in INSTRUCTIONS)]
+    command = [*compiler.split(), *flags, str(root / SOURCE), "-o", str(part)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        print(
-            f"the C kernels were not compiled (native:int8 is not offered): {done.stderr[-400:]}",
-            file=sys.stderr,
-        )
-        return False
+        return f"{compiler} failed: {done.stderr[-400:]}"
     part.replace(target)
-    return True
+    return ""
 
 
 def _platform_tag() -> str:
