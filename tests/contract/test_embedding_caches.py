@@ -367,9 +367,10 @@ def test_a_killed_writer_leaves_a_file_that_reads(tmp_path: Path, root: Path) ->
         process.wait()
         process.stdout.close()
         cache = sqlite_cache(path)
-        found = cache.get_many([key(n) for n in range(5000)])
+        # all it may have written: what its queue has no room for is dropped, and the count goes on
+        found = cache.get_many([key(n) for n in range(100_000)])
         cache.close()
-        assert all(same(found[key(n)], vector(n)) for n in range(5000) if key(n) in found)
+        assert all(same(found[key(n)], vector(n)) for n in range(100_000) if key(n) in found)
         assert len(found) >= kept + 200
         assert cache.stats().errors == 0
         kept = len(found)
