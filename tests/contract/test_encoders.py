@@ -45,6 +45,9 @@ DOCUMENTS = [
     "Buses to the airport run every hour, also at night. " * 8,
 ]
 
+MARKS = [pytest.mark.model, pytest.mark.timeout(600)]
+"""Making a form for the first time may take minutes on a busy machine."""
+
 
 @dataclass(frozen=True)
 class Real:
@@ -59,7 +62,7 @@ Subject = Real | Callable[[], Encoder]
 
 def _real(model: str) -> list[Any]:
     return [
-        pytest.param(Real(model, form), id=f"{model}-{form}", marks=pytest.mark.model)
+        pytest.param(Real(model, form), id=f"{model}-{form}", marks=MARKS)
         for form in available_forms(entry(model))
     ]
 
