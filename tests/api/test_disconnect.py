@@ -61,7 +61,7 @@ async def test_leaving_in_prefill_frees_the_slot(tmp_path: Path) -> None:
 async def test_a_full_queue_is_a_429_with_retry_after(tmp_path: Path) -> None:
     gate = threading.Event()
     generator = FakeGenerator(prefill_gate=gate, slots=1)
-    app = make_app(tmp_path, generator=generator, generation={"queue": 1})
+    app = make_app(tmp_path, generator=generator, lanes={"chat": {"queue": 1}})
     async with running(app) as client:
         first = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
         assert await asyncio.to_thread(generator.wait_active, 1)

@@ -18,6 +18,7 @@ from ondol.core.types import (
     FloatMatrix,
     GenerationEvent,
     GenerationRequest,
+    Message,
     ModelRole,
     Pair,
 )
@@ -78,7 +79,12 @@ class MemoryAware(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GeneratorSpec:
-    """What a loaded generator is. ``context_tokens`` is what one request may use, prompt and answer."""
+    """What a loaded generator is. ``context_tokens`` is what one request may use, prompt and answer.
+
+    ``prefills`` is how many prompts are worth reading at once: 1 where two would only halve each
+    other's speed, 0 as many as there are slots. ``adapters`` are the LoRA adapters that a request
+    may name.
+    """
 
     model: str
     form: str
@@ -86,6 +92,8 @@ class GeneratorSpec:
     slots: int
     device: str = "cpu"
     tools: bool = False
+    adapters: tuple[str, ...] = ()
+    prefills: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +128,26 @@ class Generator(Protocol):
     def count_tokens(self, text: str) -> int: ...
     def health(self) -> GeneratorHealth: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class PrefixAware(Protocol):
+    """A generator that keeps prompts it has read and can say how much of the next it has already.
+
+    ``cached_chars`` is how many of the first characters of the request's prompt need not be read
+    again; cheap (microseconds), from any thread.
+    """
+
+    def cached_chars(self, request: GenerationRequest) -> int: ...
+
+
+@runtime_checkable
+class Preloading(Protocol):
+    """A generator that can read standing prefixes before anybody asks.
+
+    ``preload`` takes the beginnings of conversations that hold nothing of any caller (a system
+    prompt, standing instructions), reads them into slots in the background, after each restart
+    again, and any caller may reuse them. It replaces those given before.
+    """
+
+    def preload(self, prefixes: Sequence[Sequence[Message]]) -> None: ...

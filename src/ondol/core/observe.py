@@ -25,12 +25,22 @@ class Timing:
     prefill_ms: float = 0.0
     decode_ms: float = 0.0
     ttft_ms: float = 0.0
+    tpot_ms: float = 0.0
+    itl_p50_ms: float = 0.0
+    itl_p99_ms: float = 0.0
     total_ms: float = 0.0
     cached_items: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFinished:
+    """How one request ended; said once for each that was offered, refusals too.
+
+    ``deadline_ms`` is its promise, counted from its arrival: to the first token where one is
+    generated (``generated``), to the whole answer elsewhere; ``None`` where nothing was promised.
+    ``predicted_ms`` is what admission foretold of the same time.
+    """
+
     lane: str
     model: str
     outcome: RequestOutcome
@@ -39,6 +49,33 @@ class RequestFinished:
     tokens_out: int = 0
     tokens_cached: int = 0
     code: str = ""
+    form: str = ""
+    generated: bool = False
+    deadline_ms: float | None = None
+    predicted_ms: float | None = None
+
+    @property
+    def answered_ms(self) -> float | None:
+        """The time that the promise is about; ``None`` where it never came."""
+        if self.generated:
+            return self.timing.ttft_ms or None
+        return self.timing.total_ms if self.outcome == "ok" else None
+
+    @property
+    def deadline_met(self) -> bool | None:
+        """Whether the promise was kept; ``None`` where there was none, or the caller left early.
+
+        A refusal, a failure and an exceeded limit break it. A caller that leaves before its
+        deadline and before its first token has judged nothing.
+        """
+        if self.deadline_ms is None:
+            return None
+        came = self.answered_ms
+        if self.outcome == "cancelled":
+            if came is not None:
+                return came <= self.deadline_ms
+            return None if self.timing.total_ms <= self.deadline_ms else False
+        return self.outcome == "ok" and came is not None and came <= self.deadline_ms
 
 
 @dataclass(frozen=True, slots=True)

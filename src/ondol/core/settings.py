@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from ondol.core.errors import SettingsError
+from ondol.core.lanes import LanesSettings
 from ondol.core.setting_sections import (
     AbSettings,
     AnswerSettings,
@@ -23,15 +25,18 @@ from ondol.core.setting_sections import (
     FidelitySettings,
     GenerationSettings,
     IngestSettings,
-    LaneSettings,
     ModelSettings,
+    ResourceSettings,
     RetrievalSettings,
     Section,
     ServerSettings,
+    TelemetrySettings,
+    WatchdogSettings,
 )
 
 _OPTIMIZED = "USE_OPTIMIZED_MODELS"
 _TRUTH = {"true": "auto", "1": "auto", "false": "off", "0": "off"}
+_LISTS = {"server.api_keys", "server.key_lanes", "models.sources", "generation.adapters"}
 _TOP_LEVEL = {"ONDOL_HOME", "ONDOL_OFFLINE", "ONDOL_CONFIG", "ONDOL_LOG_LEVEL"}
 
 
@@ -54,8 +59,11 @@ class Settings(Section):
     retrieval: RetrievalSettings = RetrievalSettings()
     answer: AnswerSettings = AnswerSettings()
     ingest: IngestSettings = IngestSettings()
-    lanes: LaneSettings = LaneSettings()
+    lanes: LanesSettings = LanesSettings()
     cache: CacheSettings = CacheSettings()
+    resources: ResourceSettings = ResourceSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
 
 def load_settings(
@@ -96,14 +104,17 @@ def setting_sources(
 
 def known_keys() -> dict[str, str]:
     """Return every dotted key with its description."""
+    return _keys_of(Settings, "")
+
+
+def _keys_of(section: type[BaseModel], prefix: str) -> dict[str, str]:
     keys: dict[str, str] = {}
-    for name, field in Settings.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, Section):
-            for key, inner in section.model_fields.items():
-                keys[f"{name}.{key}"] = inner.description or ""
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys |= _keys_of(inner, f"{prefix}{name}.")
         else:
-            keys[name] = field.description or ""
+            keys[f"{prefix}{name}"] = field.description or ""
     return keys
 
 
@@ -138,12 +149,17 @@ def _from_file(config: Path | None, env: Mapping[str, str]) -> list[tuple[str, A
         raise SettingsError(
             f"{path} is not valid TOML: {error}", hint="mend the line named"
         ) from None
-    pairs: list[tuple[str, Any, str]] = []
-    for key, value in data.items():
+    return [(key, value, str(path)) for key, value in _flat(data, "")]
+
+
+def _flat(table: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    """Return the dotted keys of nested tables with their values."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in table.items():
         if isinstance(value, dict):
-            pairs += [(f"{key}.{inner}", v, str(path)) for inner, v in value.items()]
+            pairs += _flat(value, f"{prefix}{key}.")
         else:
-            pairs.append((key, value, str(path)))
+            pairs.append((f"{prefix}{key}", value))
     return pairs
 
 
@@ -181,9 +197,21 @@ def _from_alias(env: Mapping[str, str]) -> list[tuple[str, Any, str]]:
 
 
 def _parse_list(key: str, value: Any) -> Any:
-    if isinstance(value, str) and key in {"server.api_keys", "models.sources"}:
+    if isinstance(value, str) and key in _LISTS:
         return tuple(part.strip() for part in value.split(",") if part.strip())
+    if isinstance(value, str) and key == "watchdog.command":
+        return _parse_command(key, value)
     return value
+
+
+def _parse_command(key: str, value: str) -> tuple[str, ...]:
+    """Return program and arguments, quoted as in a shell; no shell ever reads them."""
+    try:
+        return tuple(shlex.split(value))
+    except ValueError as error:
+        raise SettingsError(
+            f"setting {key} = {value!r}: {error}", hint="close the quotation marks", param=key
+        ) from None
 
 
 def _put(merged: dict[str, Any], dotted: str, value: Any, source: str) -> None:
@@ -195,6 +223,8 @@ def _put(merged: dict[str, Any], dotted: str, value: Any, source: str) -> None:
             hint=f"did you mean {near[0]!r}?" if near else "see `ondol doctor --settings`",
             param=dotted,
         )
-    section, _, key = dotted.rpartition(".")
-    target = merged.setdefault(section, {}) if section else merged
+    *sections, key = dotted.split(".")
+    target = merged
+    for section in sections:
+        target = target.setdefault(section, {})
     target[key] = value

@@ -54,6 +54,11 @@ class ManualTimers:
         """How many calls are due later."""
         return sum(not due.cancelled for due in self._due)
 
+    @property
+    def next_at(self) -> float | None:
+        """When the next call is due, on the clock."""
+        return min((due.at for due in self._due if not due.cancelled), default=None)
+
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         due = _Due(self._clock.monotonic() + seconds, callback)
         self._due.append(due)
@@ -64,7 +69,7 @@ class ManualTimers:
         self._clock.advance(seconds)
         now = self._clock.monotonic()
         fired = [due for due in self._due if due.at <= now]
-        self._due = [due for due in self._due if due.at > now]
+        self._due = [due for due in self._due if due.at > now and not due.cancelled]
         for due in sorted(fired, key=lambda due: due.at):
             if not due.cancelled:
                 due.callback()

@@ -265,7 +265,7 @@ class Batcher:
                 Overloaded(
                     f"waited {limit:g} s in the queue of {self._encoder.spec.model}",
                     retry_after=self._drain_seconds(self._worker.waiting),
-                    hint="the machine is overloaded: send less at once or raise lanes.queue_seconds",
+                    hint="the machine is overloaded: send less at once or raise the lane's queue_seconds",
                     code="queue_deadline_exceeded",
                 )
             )

@@ -1,9 +1,10 @@
-"""The asynchronous front of a generator: a bounded queue, slots, limits, and the truth about time.
+"""The asynchronous front of a generator: lanes, slots, limits, and the truth about time.
 
 Each running request has a thread of a dedicated pool that drives ``backend.generate``; its slot is
 free only when that call has returned. Every wait has a limit and a name. A caller that leaves is
-out of the queue at once, or cancels the running generation. Emits ``RequestFinished`` exactly once
-per request. Knows no HTTP and no model; does not own the backend.
+out of the queue at once, or cancels the running generation. What each request cost teaches the
+estimates of the next. Emits ``RequestFinished`` exactly once per request. Knows no HTTP and no
+model; does not own the backend.
 """
 
 from __future__ import annotations
@@ -12,136 +13,78 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 
-from ondol.backends.base import Generator, GeneratorHealth
-from ondol.core.cancel import CancelToken
+from ondol.backends.base import Generator, GeneratorHealth, PrefixAware
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import (
     BackendError,
     Cancelled,
     DeadlineExceeded,
+    InvalidInput,
     NotReady,
     OndolError,
     Refused,
 )
+from ondol.core.lanes import LANES, LanesSettings
 from ondol.core.observe import NullObserver, Observer, RequestFinished, RequestOutcome, Timing
-from ondol.core.types import DoneEvent, GenerationEvent, GenerationRequest, Usage
-from ondol.engine.admission import SlotQueue, closing_error
-from ondol.engine.lane import LaneSnapshot
-from ondol.engine.policy import NextIndex, next_index
-from ondol.engine.relay import Relay
+from ondol.core.terms import Terms
+from ondol.core.types import DoneEvent, GenerationEvent, GenerationRequest
+from ondol.engine import refusals
+from ondol.engine.cost import CostModel, Estimate, PromptShape, Served
+from ondol.engine.dispatcher import Dispatcher
+from ondol.core.lane_state import QueueSnapshot
+from ondol.engine.policy import Policy, Slo
+from ondol.engine.pressure import Pressure
+from ondol.engine.run import Account, GenerationLimits, Run
+from ondol.engine.ticket import Size
 
 _log = logging.getLogger("ondol.generation")
 
-_RELAY_EVENTS = 64
 _RESTART_SECONDS = 5.0
 _CLOSE_GRACE_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationLimits:
-    """Longest wait for a slot; then, from when it runs, for the first token and for all of it."""
-
-    queue_seconds: float = 60.0
-    first_token_seconds: float = 120.0
-    total_seconds: float = 300.0
-
-
-@dataclass(slots=True)
-class _Account:
-    """What one request cost so far; settled exactly once."""
-
-    lane: str
-    timing: Timing
-    arrived: float
-    granted: float | None = None
-    usage: Usage = field(default_factory=Usage)
-    has_output: bool = False
-    settled: bool = False
-
-
-class _Run:
-    """One generation in its thread: its switch, its events, and the limits that may end it."""
-
-    def __init__(self, request: GenerationRequest, limits: GenerationLimits) -> None:
-        self.request = request
-        self.cancel = CancelToken()
-        self.relay: Relay[GenerationEvent] = Relay(size=_RELAY_EVENTS)
-        loop = asyncio.get_running_loop()
-        self._first = loop.call_later(
-            limits.first_token_seconds,
-            self._expire,
-            "first_token",
-            limits.first_token_seconds,
-        )
-        self._total = loop.call_later(
-            limits.total_seconds, self._expire, "total", limits.total_seconds
-        )
-
-    def saw_output(self) -> None:
-        self._first.cancel()
-
-    def finish(self) -> None:
-        """No limit applies any more."""
-        self._first.cancel()
-        self._total.cancel()
-
-    def abort(self, error: OndolError) -> None:
-        """End the stream with ``error`` and stop the backend."""
-        self.finish()
-        self.relay.end(error)
-        self.leave()
-
-    def leave(self) -> None:
-        """The caller is gone: stop the backend and drop what it still yields."""
-        self.finish()
-        self.relay.stop()
-        self.cancel.cancel()
-
-    def _expire(self, name: str, seconds: float) -> None:
-        self.abort(
-            DeadlineExceeded(
-                f"the generation ran into its {name.replace('_', ' ')} limit of {seconds:g} s",
-                hint=f"ask for less, or raise generation.{name}_seconds",
-                code=f"{name}_deadline_exceeded",
-            )
-        )
-
-
 class GenerationEngine:
-    """Runs a ``Generator`` for many callers; used on one event loop."""
+    """Runs a ``Generator`` for many callers; used on one event loop.
+
+    ``tokens_per_second`` is what is known of its prefill before anything was measured, 0 nothing.
+    """
 
     def __init__(
         self,
         backend: Generator,
         *,
         slots: int,
-        queue: int,
+        lanes: LanesSettings | None = None,
+        policy: Policy | None = None,
         limits: GenerationLimits | None = None,
+        tokens_per_second: float = 0.0,
         clock: Clock | None = None,
         observer: Observer | None = None,
-        policy: NextIndex = next_index,
     ) -> None:
         self._backend = backend
+        self._lanes = lanes or LanesSettings()
         self._limits = limits or GenerationLimits()
         self._clock = clock or SystemClock()
         self._observer = observer or NullObserver()
-        self._runs: set[_Run] = set()
+        self._runs: set[Run] = set()
         self._pool = ThreadPoolExecutor(slots, thread_name_prefix="ondol-generate")
-        self._queue = SlotQueue(
-            name=backend.spec.model,
+        self._cost = CostModel(slots=slots, tokens_per_second=tokens_per_second)
+        self._dispatcher = Dispatcher(
             slots=slots,
-            queue=queue,
-            queue_seconds=self._limits.queue_seconds,
+            prefills=backend.spec.prefills or slots,
+            lanes=self._lanes,
+            policy=policy or Slo(),
             clock=self._clock,
             may_run=self._may_run,
-            policy=policy,
+            trusted=lambda: self._cost.measured,
+            step=self._cost.step,
         )
 
     @property
     def ready(self) -> bool:
-        return self._backend.health().ready and not self._queue.snapshot().draining
+        return self._backend.health().ready and not self._dispatcher.closed
 
     @property
     def backend(self) -> Generator:
@@ -151,23 +94,37 @@ class GenerationEngine:
         """Return the backend's health as it is now."""
         return self._backend.health()
 
-    def snapshot(self) -> LaneSnapshot:
-        """Return the queue as it is now."""
-        return self._queue.snapshot()
+    @property
+    def cost(self) -> CostModel:
+        """What it has learnt of the cost of requests."""
+        return self._cost
+
+    def snapshot(self) -> QueueSnapshot:
+        """Return the lanes as they are now."""
+        return self._dispatcher.snapshot()
+
+    def press(self, pressure: Pressure) -> None:
+        """Take over how short of resources the machine is."""
+        self._dispatcher.press(pressure)
 
     async def stream(
-        self, request: GenerationRequest, *, lane: str = "chat", timing: Timing | None = None
+        self,
+        request: GenerationRequest,
+        *,
+        terms: Terms | None = None,
+        timing: Timing | None = None,
     ) -> AsyncGenerator[GenerationEvent, None]:
         """Yield the events of one generation; the last is the only ``DoneEvent``.
 
         Closing the iterator or cancelling the task leaves the queue or stops the generation.
-        Raises ``Overloaded`` (queue full), ``NotReady`` (starting, restarting, draining),
-        ``DeadlineExceeded`` (``first_token`` or ``total`` limit) and what the backend
-        raises. ``timing`` gains ``queue_ms``, ``prefill_ms``, ``decode_ms`` and ``inference_ms``;
-        ``ttft_ms`` and ``total_ms`` count from this call.
+        Raises ``Overloaded`` (no place, no hope of the deadline, shed), ``NotReady`` (starting,
+        restarting, draining), ``DeadlineExceeded`` (``first_token`` or ``total`` limit) and what
+        the backend raises. ``timing`` gains ``queue_ms``, ``prefill_ms``, ``decode_ms``,
+        ``inference_ms`` and the pace of tokens; ``ttft_ms`` and ``total_ms`` count from the
+        request's arrival.
         """
-        account = _Account(lane, timing or Timing(), arrived=self._clock.monotonic())
-        run: _Run | None = None
+        account = self._account(terms or Terms(), timing or Timing())
+        run: Run | None = None
         try:
             self._require_ready()
             run = await self._start(request, account)
@@ -176,6 +133,7 @@ class GenerationEngine:
                     account.usage = event.usage
                     account.timing.prefill_ms += event.prefill_ms
                     account.timing.decode_ms += event.decode_ms
+                    run.write_pace(account.timing)
                     self._settle(account, "cancelled" if _was_cancelled(event) else "ok")
                     run.finish()
                 elif not account.has_output:
@@ -195,30 +153,63 @@ class GenerationEngine:
 
         Returns when no backend call is running, or after a further grace of 10 s.
         """
-        self._queue.close()
+        self._dispatcher.close()
         if not await self._idle_within(drain_seconds):
-            self._queue.fail_waiting()
+            self._dispatcher.fail_waiting()
             for run in list(self._runs):
-                run.abort(closing_error())
+                run.abort(refusals.closing())
             if not await self._idle_within(_CLOSE_GRACE_SECONDS):
                 _log.warning("%d generations did not stop when cancelled", len(self._runs))
         self._pool.shutdown(wait=False)
 
-    async def _start(self, request: GenerationRequest, account: _Account) -> _Run:
-        await self._queue.acquire(
-            lane=account.lane,
-            prompt_chars=sum(len(message.content) for message in request.messages),
-            max_tokens=request.max_tokens,
+    def _account(self, terms: Terms, timing: Timing) -> Account:
+        try:
+            lane = self._lanes.lane(terms.lane)
+        except KeyError:
+            raise InvalidInput(
+                f"there is no lane {terms.lane!r}",
+                hint=f"the lanes are {', '.join(LANES)}",
+                code="unknown_lane",
+                param="x-ondol-lane",
+            ) from None
+        return Account(
+            terms,
+            timing,
+            arrived=self._clock.monotonic() - terms.elapsed_ms / 1e3,
+            promise_ms=terms.deadline_ms or lane.sla_ms or None,
         )
-        account.granted = self._clock.monotonic()
-        account.timing.queue_ms += (account.granted - account.arrived) * 1e3
+
+    async def _start(self, request: GenerationRequest, account: Account) -> Run:
+        ticket = await self._dispatcher.acquire(self._sized(request, account.terms), account.terms)
+        account.ticket = ticket
+        account.predicted_ms = ticket.predicted_ms
+        account.timing.queue_ms += (ticket.started - account.arrived) * 1e3
+        account.timing.queue_ms -= account.terms.elapsed_ms
         loop = asyncio.get_running_loop()
-        run = _Run(request, self._limits)
+        run = Run(_salted(request, account.terms), ticket, self._limits)
         self._runs.add(run)
-        self._pool.submit(self._work, run, loop, account.granted)
+        self._pool.submit(self._work, run, loop)
         return run
 
-    def _work(self, run: _Run, loop: asyncio.AbstractEventLoop, started: float) -> None:
+    def _sized(self, request: GenerationRequest, terms: Terms) -> Size:
+        """Return what estimates this request; its prompt is measured once, the caches each time."""
+        shape = PromptShape.of(request.messages)
+        salted = _salted(request, terms)
+        backend = self._backend
+
+        def size(others: int) -> Estimate:
+            cached = backend.cached_chars(salted) if isinstance(backend, PrefixAware) else 0
+            return self._cost.estimate(
+                shape,
+                lane=terms.lane,
+                max_tokens=request.max_tokens,
+                cached_chars=cached,
+                others=others,
+            )
+
+        return size
+
+    def _work(self, run: Run, loop: asyncio.AbstractEventLoop) -> None:
         """In a thread of the pool: drive the backend to its end."""
         error: BaseException | None = None
         done: DoneEvent | None = None
@@ -226,6 +217,8 @@ class GenerationEngine:
             for event in self._backend.generate(run.request, cancel=run.cancel):
                 if isinstance(event, DoneEvent):
                     done = event
+                else:
+                    self._note_token(run, loop)
                 if not run.relay.put(event):
                     run.cancel.cancel()
             if done is None:
@@ -235,24 +228,58 @@ class GenerationEngine:
         except Exception as raised:
             _log.exception("the generator failed")
             error = BackendError(f"the generator failed: {raised}", hint="see the log")
-        served = done is not None and not _was_cancelled(done)
-        seconds = self._clock.monotonic() - started if served else None
         try:
-            loop.call_soon_threadsafe(self._returned, run, error, seconds)
+            loop.call_soon_threadsafe(self._returned, run, error, done)
         except RuntimeError:
             _log.debug("the event loop has gone")
 
-    def _returned(self, run: _Run, error: BaseException | None, seconds: float | None) -> None:
+    def _note_token(self, run: Run, loop: asyncio.AbstractEventLoop) -> None:
+        run.times.append(self._clock.monotonic())
+        run.ticket.produced = len(run.times)
+        if len(run.times) == 1:
+            try:
+                loop.call_soon_threadsafe(self._began, run)
+            except RuntimeError:
+                _log.debug("the event loop has gone")
+
+    def _began(self, run: Run) -> None:
+        run.company = self._dispatcher.others_decoding()
+        self._dispatcher.began(run.ticket)
+
+    def _returned(self, run: Run, error: BaseException | None, done: DoneEvent | None) -> None:
         """On the loop: the backend's call has ended, so its slot is free."""
         self._runs.discard(run)
         run.finish()
         run.relay.end(error)
-        self._queue.release(service_seconds=seconds)
+        served = done is not None and not _was_cancelled(done)
+        if served and done is not None:
+            self._learn(run, done)
+        self._dispatcher.release(run.ticket, served=served)
+
+    def _learn(self, run: Run, done: DoneEvent) -> None:
+        if not run.times:
+            return
+        ticket = run.ticket
+        self._cost.learn(
+            Served(
+                shape=PromptShape.of(run.request.messages),
+                lane=ticket.terms.lane,
+                prompt_tokens=done.usage.prompt_tokens,
+                cached_tokens=done.usage.cached_tokens,
+                output_tokens=done.usage.completion_tokens,
+                max_tokens=run.request.max_tokens,
+                prefill=run.times[0] - ticket.started,
+                decode=run.times[-1] - run.times[0],
+                others=ticket.others,
+                beside=(run.company + self._dispatcher.others_decoding() - 1) / 2,
+                expected_prefill=ticket.estimate.prefill,
+            )
+        )
 
     async def _idle_within(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
-                await self._queue.idle()
+                await self._dispatcher.idle()
         except TimeoutError:
             return False
         return True
@@ -270,28 +297,40 @@ class GenerationEngine:
                 hint="see /health/ready; send again after Retry-After",
             )
 
-    def _settle(self, account: _Account, outcome: RequestOutcome, code: str = "") -> None:
+    def _settle(self, account: Account, outcome: RequestOutcome, code: str = "") -> None:
         if account.settled:
             return
         account.settled = True
         now = self._clock.monotonic()
-        account.timing.total_ms = (now - account.arrived) * 1e3
-        if account.granted is not None:
-            account.timing.inference_ms += (now - account.granted) * 1e3
+        ticket, timing = account.ticket, account.timing
+        timing.total_ms = (now - account.arrived) * 1e3
+        if ticket is not None:
+            timing.inference_ms += (now - ticket.started) * 1e3
         else:
-            account.timing.queue_ms += (now - account.arrived) * 1e3
+            timing.queue_ms += timing.total_ms - account.terms.elapsed_ms
         self._observer.observe(
             RequestFinished(
-                lane=account.lane,
+                lane=account.terms.lane,
                 model=self._backend.spec.model,
                 outcome=outcome,
-                timing=account.timing,
+                timing=timing,
                 tokens_in=account.usage.prompt_tokens,
                 tokens_out=account.usage.completion_tokens,
                 tokens_cached=account.usage.cached_tokens,
                 code=code,
+                form=self._backend.spec.form,
+                generated=True,
+                deadline_ms=account.promise_ms,
+                predicted_ms=account.predicted_ms,
             )
         )
+
+
+def _salted(request: GenerationRequest, terms: Terms) -> GenerationRequest:
+    """Return the request with a prompt cache that only its tenant shares."""
+    if not terms.tenant:
+        return request
+    return replace(request, cache_salt=f"{terms.tenant}/{request.cache_salt}")
 
 
 def _was_cancelled(done: DoneEvent) -> bool:

@@ -1,32 +1,148 @@
-"""Which waiting request runs next: a pure function of (queue, clock).
+"""Which waiting request runs next, and which can no longer keep its promise: pure functions.
 
-First come, first served for now; lanes with service levels will be another function of the same
-shape. Knows no thread, no future and no backend.
+A policy sees the queue, the clock and what each lane has had, and returns an order; it knows no
+thread, no future and no backend. ``slo`` orders by work and slack and refuses what has become
+hopeless; ``sjf`` and ``fifo`` are there to be compared with, and refuse nothing.
+Sources: least work and slack (issue 4's model), highest response ratio (Brinch Hansen 1971),
+virtual token counters (Sheng et al., OSDI 2024).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+PolicyName = Literal["slo", "sjf", "fifo"]
+
+SLACK_SHARE = 0.5
+"""How much a second of slack counts against a second of work."""
+PASSED_OVER = 3
+"""So many requests with a deadline may go before one without that has waited its age."""
+OWED_SECONDS = 5.0
+"""A lane this far ahead of its share lets a lane without deadlines go first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What a policy may know of a waiting request; ``arrived`` is monotonic seconds."""
+    """What a policy may know of a waiting request. Times are monotonic seconds.
+
+    ``prefill`` is the time from its start to its first token, seldom exceeded; ``work`` its share
+    of the machine in all. ``deadline`` is when its first token is promised; ``refusable`` says
+    whether it rather be refused than late.
+    """
 
     lane: str
     arrived: float
     sequence: int
-    prompt_chars: int = 0
-    max_tokens: int = 0
+    prefill: float = 0.0
+    work: float = 0.0
+    deadline: float | None = None
+    refusable: bool = True
+
+    def hopeless(self, now: float) -> bool:
+        """Whether it would be late even if it began now."""
+        return self.deadline is not None and now + self.prefill > self.deadline
 
 
-NextIndex = Callable[[Sequence[Waiting], float], int]
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The clock and the past: ``lead`` is by how many weighted seconds a lane is ahead of the least
+    served one that waits; ``passed_over`` how many went before aged requests without a deadline."""
+
+    now: float
+    lead: Mapping[str, float] = field(default_factory=dict)
+    passed_over: int = 0
 
 
-def next_index(waiting: Sequence[Waiting], now: float) -> int:
-    """Return the index of the request to run now, first come first served.
+class Policy(Protocol):
+    """``order`` returns every index once, the next first; ``lapsed`` those to refuse now.
 
-    ``waiting`` is not empty; its order is the caller's and means nothing to the choice.
+    ``refuses`` says whether it refuses anybody for a deadline, also before the wait.
     """
-    return min(range(len(waiting)), key=lambda i: waiting[i].sequence)
+
+    @property
+    def refuses(self) -> bool: ...
+    def order(self, waiting: Sequence[Waiting], moment: Moment) -> list[int]: ...
+    def lapsed(self, waiting: Sequence[Waiting], now: float) -> list[int]: ...
+
+
+class Fifo:
+    """First come, first served."""
+
+    refuses = False
+
+    def order(self, waiting: Sequence[Waiting], moment: Moment) -> list[int]:
+        return sorted(range(len(waiting)), key=lambda i: waiting[i].sequence)
+
+    def lapsed(self, waiting: Sequence[Waiting], now: float) -> list[int]:
+        return []
+
+
+class ShortestFirst:
+    """Least work first, whatever was promised and however long somebody waits."""
+
+    refuses = False
+
+    def order(self, waiting: Sequence[Waiting], moment: Moment) -> list[int]:
+        return sorted(range(len(waiting)), key=lambda i: (waiting[i].work, waiting[i].sequence))
+
+    def lapsed(self, waiting: Sequence[Waiting], now: float) -> list[int]:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """Promises first: least work and slack; without a promise by response ratio, aged ones in turn.
+
+    ``age_seconds`` after its arrival a request without a deadline goes first, oldest first, after
+    at most ``PASSED_OVER`` others. Lanes that had more than their weight's share step back.
+    """
+
+    age_seconds: float = 30.0
+
+    @property
+    def refuses(self) -> bool:
+        return True
+
+    def order(self, waiting: Sequence[Waiting], moment: Moment) -> list[int]:
+        now, lead = moment.now, moment.lead
+        promised: list[tuple[float, int, int]] = []
+        free: list[tuple[float, int, int]] = []
+        aged: list[tuple[float, int, int]] = []
+        for index, item in enumerate(waiting):
+            if item.deadline is not None and not item.hopeless(now):
+                slack = item.deadline - now - item.prefill
+                key = item.work + SLACK_SHARE * slack + lead.get(item.lane, 0.0)
+                promised.append((key, item.sequence, index))
+            elif now - item.arrived >= self.age_seconds:
+                aged.append((item.arrived, item.sequence, index))
+            else:
+                work = max(item.work, 1e-3)
+                ratio = (now - item.arrived + work) / work
+                key = -ratio / (1.0 + lead.get(item.lane, 0.0))
+                free.append((key, item.sequence, index))
+        unpromised = [index for *_, index in sorted(aged)] + [index for *_, index in sorted(free)]
+        ranked = [index for *_, index in sorted(promised)]
+        if not ranked or not unpromised:
+            return ranked + unpromised
+        first = unpromised[0]
+        if (aged and moment.passed_over >= PASSED_OVER) or self._owed(
+            waiting[first], waiting[ranked[0]], lead
+        ):
+            return [first, *ranked, *unpromised[1:]]
+        return ranked + unpromised
+
+    def lapsed(self, waiting: Sequence[Waiting], now: float) -> list[int]:
+        return [i for i, item in enumerate(waiting) if item.refusable and item.hopeless(now)]
+
+    @staticmethod
+    def _owed(free: Waiting, promised: Waiting, lead: Mapping[str, float]) -> bool:
+        return lead.get(promised.lane, 0.0) - lead.get(free.lane, 0.0) > OWED_SECONDS
+
+
+def policy_of(name: PolicyName, *, age_seconds: float) -> Policy:
+    """Return the policy the settings name."""
+    if name == "fifo":
+        return Fifo()
+    return ShortestFirst() if name == "sjf" else Slo(age_seconds)

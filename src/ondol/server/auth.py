@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ondol.core.errors import InvalidInput, SettingsError, Unauthorized
 from ondol.core.setting_sections import ServerSettings
+from ondol.server.entitlement import KeyTerms
 
 HEALTH_PATHS = frozenset({"/health/live", "/health/ready"})
 OPEN_PATHS = HEALTH_PATHS | {"/"}
@@ -53,9 +54,16 @@ def is_loopback(host: str) -> bool:
 class KeyGuard:
     """ASGI middleware: lets through requests with a known ``Authorization: Bearer`` key."""
 
-    def __init__(self, app: ASGIApp, *, keys: Sequence[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, keys: Sequence[str], lanes: Mapping[str, tuple[str, float]]
+    ) -> None:
         self._app = app
         self._digests = [_digest(key.encode()) for key in keys]
+        none = ("", 1.0)
+        self._terms = [
+            KeyTerms(digest.hex()[:16], *lanes.get(key, none))
+            for key, digest in zip(keys, self._digests, strict=True)
+        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
@@ -79,6 +87,7 @@ class KeyGuard:
                 hint="check the key, or ask who runs the server",
                 code="invalid_api_key",
             )
+        scope.setdefault("state", {})["key_terms"] = self._terms[known.index(True)]
 
 
 class LoopbackGuard:

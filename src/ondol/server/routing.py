@@ -2,8 +2,8 @@
 
 ``OndolRoute`` is the route class of every router. It reads the whole body (bounded by
 ``BodyLimit``), refuses what is not JSON where JSON is due, and cancels the endpoint when the client
-leaves. ``Open`` (the container), ``Life``, ``TimingOf``, ``LimitsOf`` and ``MetricsOf`` are what
-endpoints ask for; one that asks for nothing but these and a body is called without FastAPI's solver.
+leaves. ``Open`` (the container), ``Life``, ``TimingOf``, ``TermsOf``, ``LimitsOf`` and ``MetricsOf``
+are what endpoints ask for; one that asks for nothing but these and a body is called without FastAPI's solver.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from starlette.responses import Response
 
 from ondol.core.errors import Cancelled, InvalidInput
 from ondol.core.observe import Timing
+from ondol.core.terms import Terms
+from ondol.server.entitlement import terms_of
 from ondol.server.lifecycle import Lifecycle
 from ondol.server.limits import Limits
 from ondol.server.schemas import Body
@@ -174,6 +176,14 @@ def _take_limits(request: Request) -> Limits:
     return limits
 
 
+def _take_terms(request: Request) -> Terms:
+    return terms_of(request)
+
+
+async def _terms(request: Request) -> Terms:
+    return terms_of(request)
+
+
 async def _lifecycle(request: Request) -> Lifecycle:
     return _take_lifecycle(request)
 
@@ -200,6 +210,7 @@ _TAKEN: dict[Any, Callable[[Request], Any]] = {
     _container: _take_container,
     _timing: _take_timing,
     _limits: _take_limits,
+    _terms: _take_terms,
 }
 """What FastAPI would await as a dependency, and the same without FastAPI."""
 
@@ -208,6 +219,7 @@ MetricsOf = Annotated[Metrics, Depends(_metrics)]
 Open = Annotated[Container, Depends(_container)]
 TimingOf = Annotated[Timing, Depends(_timing)]
 LimitsOf = Annotated[Limits, Depends(_limits)]
+TermsOf = Annotated[Terms, Depends(_terms)]
 
 
 def validated(kind: type[B], data: Any) -> B:

@@ -18,6 +18,7 @@ from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import BackendError
 from ondol.core.observe import CitationsVerified, NullObserver, Observer, Timing
 from ondol.core.setting_sections import AnswerSettings
+from ondol.core.terms import Terms
 from ondol.core.types import (
     Citation,
     DoneEvent,
@@ -123,6 +124,7 @@ class AskService:
         max_tokens: int | None = None,
         language: Language | None = None,
         filter: Mapping[str, Any] | None = None,
+        terms: Terms | None = None,
         timing: Timing | None = None,
     ) -> AsyncGenerator[AskEvent]:
         """Yield ``SourcesEvent``, then ``TokenEvent``s, then one ``AnswerDone``."""
@@ -157,7 +159,9 @@ class AskService:
         shown: list[str] = []
         usage = Usage()
         ttft_ms = 0.0
-        async with admitted(self._chat.stream(request, lane="chat", timing=timing)) as events:
+        elapsed = (self._clock.monotonic() - started) * 1e3
+        terms = replace(terms or Terms(), elapsed_ms=elapsed)
+        async with admitted(self._chat.stream(request, terms=terms, timing=timing)) as events:
             yield SourcesEvent([excerpt.hit for excerpt in excerpts])
             async for event in events:
                 match event:

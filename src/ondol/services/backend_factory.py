@@ -14,8 +14,23 @@ from ondol.backends.base import Generator, GeneratorHealth
 from ondol.core.machine import Machine, describe
 from ondol.core.settings import Settings
 from ondol.models.generator_choice import choose_generator
-from ondol.models.library import ModelLibrary
+from ondol.models.generator_form import (
+    GeneratorForm,
+    Known,
+    choose_generator_form,
+    generator_key,
+)
+from ondol.models.library import ModelFiles, ModelLibrary
+from ondol.models.prefill import estimated_rate
+from ondol.models.profile import read_profile
 from ondol.services.encoder_plan import EncoderSource
+from ondol.services.generator_assembly import (
+    Build,
+    builds_folder,
+    make_generator,
+    native_builds,
+    offered_forms,
+)
 
 _log = logging.getLogger("ondol.container")
 
@@ -48,6 +63,7 @@ class BackendFactory:
         self._fake = fake
         self.generator_reason = ""
         self.generator_bytes = 0
+        self._rate = 0.0
         self.generator_model = "generator"
 
     def encoder(self, component: Component) -> EncoderSource:
@@ -103,21 +119,38 @@ class BackendFactory:
                 context_tokens=settings.context_tokens,
                 slots=settings.slots,
             )
-        from ondol.backends.llamacpp_generator import LlamaCppGenerator
-
         files = self.library.files(self._choose_generator())
+        plan = self.generator_form(files)
+        _log.info("%s in the form %s: %s", files.entry.id, plan.form, plan.reason)
         self.generator_model = files.entry.id
         self.generator_bytes = files.model_path.stat().st_size
-        return LlamaCppGenerator(
-            files.model_path,
-            model=files.entry.id,
-            context_tokens=settings.context_tokens,
-            slots=settings.slots,
-            threads=settings.threads or self.machine.cores,
+        self._rate = plan.prefill_rate
+        return make_generator(
+            Build(
+                plan=plan,
+                files=files,
+                settings=settings,
+                builds=builds_folder(self._settings.home),
+                on_state=on_state,
+            )
+        )
+
+    def generator_form(self, files: ModelFiles) -> GeneratorForm:
+        """Return how the local generator ``files`` is to run: by the settings, else as tuned."""
+        settings, home = self._settings.generation, self._settings.home
+        key = generator_key(files, machine=self.machine, builds=native_builds(home))
+        found = read_profile(home).models.get(files.entry.id)
+        return choose_generator_form(
+            Known(
+                cores=self.machine.cores,
+                weight_bytes=files.model_path.stat().st_size,
+                offered=offered_forms(home),
+                profile=found if found is not None and found.key == key else None,
+            ),
+            wanted=settings.form,
+            tuned=self._settings.models.optimize == "auto",
+            threads=settings.threads,
             batch_tokens=settings.batch_tokens,
-            cache_mib=settings.cache_mb,
-            device=settings.device,
-            on_state=on_state,
         )
 
     def _choose_generator(self) -> str:
@@ -130,12 +163,17 @@ class BackendFactory:
         _log.info("generator %s: %s", choice.model_id, choice.reason)
         return choice.model_id
 
+    def prefill_rate(self) -> float:
+        """Return how many prompt tokens a second the generator should read; 0 where unknown.
+
+        As ``ondol tune`` measured it here, else estimated from the size of the weights.
+        """
+        return self._rate
+
 
 def passage_budget(weight_bytes: int, *, cores: int) -> int:
     """Return how many passage tokens a generator of ``weight_bytes`` reads in about 2.7 seconds.
 
-    Prefill reads about ``cores`` × 50 GB of weights per second on AVX2 (llama.cpp, Q4_K_M: 0.49 GB
-    203 tokens/s and 1.12 GB 91 tokens/s on two Zen 5 cores). Unknown weights count as 1 GB.
+    Unknown weights count as 1 GB.
     """
-    tokens_per_second = cores * 50e9 / (weight_bytes or 1e9)
-    return int(min(2000, max(200, 2.7 * tokens_per_second)))
+    return int(min(2000, max(200, 2.7 * estimated_rate(weight_bytes, cores=cores))))

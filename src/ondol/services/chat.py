@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ondol.core.errors import BackendError, NotReady
 from ondol.core.observe import Timing
+from ondol.core.terms import Terms
 from ondol.core.types import (
     DoneEvent,
     FinishReason,
@@ -27,7 +28,11 @@ class Engine(Protocol):
     """What chat needs of the generation engine."""
 
     def stream(
-        self, request: GenerationRequest, *, lane: str = "chat", timing: Timing | None = None
+        self,
+        request: GenerationRequest,
+        *,
+        terms: Terms | None = None,
+        timing: Timing | None = None,
     ) -> AsyncGenerator[GenerationEvent]: ...
 
 
@@ -77,7 +82,11 @@ class ChatService:
         return self._engine is not None
 
     async def stream(
-        self, request: GenerationRequest, *, lane: str = "chat", timing: Timing | None = None
+        self,
+        request: GenerationRequest,
+        *,
+        terms: Terms | None = None,
+        timing: Timing | None = None,
     ) -> AsyncGenerator[GenerationEvent]:
         """Yield events until ``DoneEvent``; closing the generator frees the slot at once."""
         if self._engine is None:
@@ -87,17 +96,21 @@ class ChatService:
                 hint="set generation.model to 'auto' or a model id and start again",
                 code="no_generator",
             )
-        async with aclosing(self._engine.stream(request, lane=lane, timing=timing)) as events:
+        async with aclosing(self._engine.stream(request, terms=terms, timing=timing)) as events:
             async for event in events:
                 yield event
 
     async def complete(
-        self, request: GenerationRequest, *, lane: str = "chat", timing: Timing | None = None
+        self,
+        request: GenerationRequest,
+        *,
+        terms: Terms | None = None,
+        timing: Timing | None = None,
     ) -> Completion:
         """Gather a whole chat."""
         pieces: list[str] = []
         calls: list[Mapping[str, Any]] = []
-        async with aclosing(self.stream(request, lane=lane, timing=timing)) as events:
+        async with aclosing(self.stream(request, terms=terms, timing=timing)) as events:
             async for event in events:
                 match event:
                     case TokenEvent(text):

@@ -22,7 +22,9 @@ from ondol.core.memory import LoadGauge
 from ondol.core.observe import ModelStateChanged, NullObserver, Observer
 from ondol.core.settings import Settings
 from ondol.core.timers import LoopTimers
-from ondol.engine.generation import GenerationEngine, GenerationLimits
+from ondol.engine.generation import GenerationEngine
+from ondol.engine.policy import policy_of
+from ondol.engine.run import GenerationLimits
 from ondol.models.library import ModelLibrary
 from ondol.services.ask import AskService
 from ondol.services.backend_factory import BackendFactory, passage_budget
@@ -360,12 +362,13 @@ class Container:
         self._engine = GenerationEngine(
             backend,
             slots=backend.spec.slots,
-            queue=settings.queue,
+            lanes=self.settings.lanes,
+            policy=policy_of(settings.policy, age_seconds=settings.age_seconds),
             limits=GenerationLimits(
-                queue_seconds=settings.queue_seconds,
                 first_token_seconds=settings.first_token_seconds,
                 total_seconds=settings.total_seconds,
             ),
+            tokens_per_second=self._backends.prefill_rate(),
             clock=self._clock,
             observer=self.observer,
         )

@@ -22,7 +22,7 @@ def assemble(
 ) -> EncoderGroup:
     """Return the component's group, with nothing loaded yet; ``front`` goes before each encoder."""
     lanes, ab = settings.lanes, settings.ab
-    queue = lanes.embeddings_queue if component == "embedder" else lanes.rerank_queue
+    lane = lanes.embeddings if component == "embedder" else lanes.rerank
     tried = bool(ab.candidate) and ab.component == component
     return EncoderGroup(
         component,
@@ -31,8 +31,8 @@ def assemble(
         limits=BatcherLimits(
             token_budget=settings.models.token_budget,
             max_batch=settings.models.max_batch,
-            queue_requests=queue,
-            queue_seconds=lanes.queue_seconds,
+            queue_requests=lane.queue,
+            queue_seconds=lane.queue_seconds,
             memory=MemoryLimits(
                 low_mb=settings.models.memory_low_mb, tight_mb=settings.models.memory_tight_mb
             ),

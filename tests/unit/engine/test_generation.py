@@ -6,14 +6,14 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from ondol.backends.base import Generator, GeneratorHealth, GeneratorSpec
 from ondol.backends.fake_generator import FakeGenerator
 from ondol.core.cancel import CancelToken
-from ondol.core.clock import ManualClock
+from ondol.core.clock import Clock, ManualClock
 from ondol.core.errors import (
     BackendError,
     DeadlineExceeded,
@@ -22,7 +22,9 @@ from ondol.core.errors import (
     NotReady,
     Overloaded,
 )
+from ondol.core.lanes import LanesSettings
 from ondol.core.observe import Event, RequestFinished, Timing
+from ondol.core.terms import Terms
 from ondol.core.types import (
     DoneEvent,
     GenerationEvent,
@@ -31,7 +33,9 @@ from ondol.core.types import (
     TokenEvent,
     Usage,
 )
-from ondol.engine.generation import GenerationEngine, GenerationLimits
+from ondol.engine.generation import GenerationEngine
+from ondol.engine.policy import Fifo
+from ondol.engine.run import GenerationLimits
 
 
 @dataclass
@@ -60,9 +64,20 @@ def engine_of(
     slots: int = 1,
     queue: int = 8,
     limits: GenerationLimits | None = None,
+    clock: Clock | None = None,
+    **lane: Any,
 ) -> GenerationEngine:
+    lanes = LanesSettings.model_validate(
+        {"chat": {"running": 100, "queue": queue, "sla_ms": 0, **lane}}
+    )
     return GenerationEngine(
-        backend, slots=slots, queue=queue, limits=limits, observer=books or Books()
+        backend,
+        slots=slots,
+        lanes=lanes,
+        policy=Fifo(),
+        limits=limits,
+        observer=books or Books(),
+        clock=clock,
     )
 
 
@@ -84,7 +99,9 @@ async def test_streams_every_piece_then_done_and_keeps_the_books() -> None:
     engine = engine_of(FakeGenerator(), books)
     timing = Timing()
 
-    events = [event async for event in engine.stream(ask(), lane="search", timing=timing)]
+    events = [
+        event async for event in engine.stream(ask(), terms=Terms(lane="search"), timing=timing)
+    ]
 
     assert "".join(e.text for e in events if isinstance(e, TokenEvent)) == "one two three"
     assert isinstance(events[-1], DoneEvent)
@@ -152,7 +169,7 @@ async def test_retry_after_follows_the_measured_drain_rate() -> None:
     gate = threading.Event()
     backend = FakeGenerator(prefill_gate=gate)
     clock = ManualClock()
-    engine = GenerationEngine(backend, slots=1, queue=8, clock=clock)
+    engine = engine_of(backend, clock=clock)
     first = asyncio.create_task(text_of(engine.stream(ask())))
     await until_running(backend, 1)
     clock.advance(12.0)
@@ -164,13 +181,12 @@ async def test_retry_after_follows_the_measured_drain_rate() -> None:
         await asyncio.sleep(0)
 
     assert engine.snapshot().service_seconds == pytest.approx(12.0)
-    assert engine.snapshot().retry_after == pytest.approx(12.0)
-    tasks = [asyncio.create_task(text_of(engine.stream(ask()))) for _ in range(4)]
-    await until_waiting(engine, 3)
-    assert engine.snapshot().retry_after == pytest.approx(48.0)
-    with pytest.raises(Overloaded, match="48 s away") as hopeless:
+    assert engine.snapshot().drain_rate == pytest.approx(1 / 12)
+    tasks = [asyncio.create_task(text_of(engine.stream(ask()))) for _ in range(9)]
+    await until_waiting(engine, 8)
+    with pytest.raises(Overloaded) as full:
         await text_of(engine.stream(ask()))
-    assert hopeless.value.retry_after == pytest.approx(13.0)
+    assert 12.0 <= full.value.retry_after <= 15.0
     gate.set()
     await asyncio.gather(*tasks)
     await engine.close(1)
@@ -250,7 +266,7 @@ async def test_the_queue_limit_has_a_name() -> None:
     gate = threading.Event()
     backend = FakeGenerator(prefill_gate=gate)
     books = Books()
-    engine = engine_of(backend, books, limits=GenerationLimits(queue_seconds=0.01))
+    engine = engine_of(backend, books, queue_seconds=0.01)
     first = asyncio.create_task(text_of(engine.stream(ask())))
     await until_running(backend, 1)
 

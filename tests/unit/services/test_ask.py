@@ -8,6 +8,7 @@ from contextlib import aclosing
 import pytest
 
 from ondol.backends.fake_generator import FakeGenerator
+from ondol.core.lanes import LanesSettings
 from ondol.core.errors import Overloaded
 from ondol.core.types import GenerationRequest, TokenEvent
 from ondol.engine.generation import GenerationEngine
@@ -40,7 +41,7 @@ async def asking(container: Container, reply: str) -> tuple[AskService, Generati
     def script(_request: GenerationRequest) -> list[str]:
         return [reply[i : i + 3] for i in range(0, len(reply), 3)]
 
-    engine = GenerationEngine(FakeGenerator(script=script), slots=1, queue=4)
+    engine = GenerationEngine(FakeGenerator(script=script), slots=1)
     service = service_on(container, engine)
     return service, engine
 
@@ -113,7 +114,7 @@ async def test_a_client_that_leaves_frees_the_slot(
     await container.ingest.ingest_records("c", ROWS)
     gate = threading.Event()
     backend = FakeGenerator(script=lambda _request: ["야근 ", "식대"], decode_gate=gate)
-    engine = GenerationEngine(backend, slots=1, queue=4)
+    engine = GenerationEngine(backend, slots=1)
     engines.append(engine)
     service = service_on(container, engine)
     async with aclosing(service.stream("c", "야근 식대는?")) as events:
@@ -132,7 +133,8 @@ async def test_a_full_queue_refuses_before_anything_is_streamed(
     await container.ingest.ingest_records("c", ROWS)
     gate = threading.Event()
     backend = FakeGenerator(script=lambda _request: ["야근 ", "식대"], prefill_gate=gate)
-    engine = GenerationEngine(backend, slots=1, queue=1)
+    lanes = LanesSettings.model_validate({"chat": {"queue": 1}})
+    engine = GenerationEngine(backend, slots=1, lanes=lanes)
     engines.append(engine)
     service = service_on(container, engine)
     running = asyncio.create_task(service.ask("c", "야근 식대는?"))

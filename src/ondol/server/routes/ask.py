@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from ondol.core.types import TokenEvent
 from ondol.server.errors import json_response, problem_of
-from ondol.server.routing import LimitsOf, Open, TimingOf, router
+from ondol.server.routing import LimitsOf, Open, TermsOf, TimingOf, router
 from ondol.server.schemas_native import AskBody
 from ondol.server.streaming import EventStream, Relay, sse
 from ondol.services.ask import AnswerDone, AskEvent, SourcesEvent
@@ -23,13 +23,19 @@ routes = router("ask")
 
 @routes.post("/v1/collections/{collection}/ask")
 async def ask(
-    collection: str, body: AskBody, container: Open, timing: TimingOf, limits: LimitsOf
+    collection: str,
+    body: AskBody,
+    container: Open,
+    timing: TimingOf,
+    terms: TermsOf,
+    limits: LimitsOf,
 ) -> Response:
     """Answer a question from the collection; every citation stands verbatim in a document."""
     limits.text(body.question, param="question")
     options: dict[str, Any] = {
         **body.model_dump(exclude={"question", "stream"}),
         "timing": timing,
+        "terms": terms,
     }
     if not body.stream:
         return json_response(asdict(await container.ask.ask(collection, body.question, **options)))

@@ -14,7 +14,7 @@ from ondol.server.completions import ChatShape
 from ondol.server.errors import json_response, problem_of
 from ondol.server.limits import Limits
 from ondol.server.loaded import require_model
-from ondol.server.routing import LimitsOf, Open, TimingOf, router
+from ondol.server.routing import LimitsOf, Open, TermsOf, TimingOf, router
 from ondol.server.schemas_chat import ChatBody
 from ondol.server.schemas_openai import EmbeddingsBody
 from ondol.server.streaming import EventStream, Relay, sse
@@ -53,7 +53,7 @@ async def create_embeddings(
 
 @routes.post("/v1/chat/completions")
 async def create_chat_completion(
-    body: ChatBody, container: Open, timing: TimingOf, limits: LimitsOf
+    body: ChatBody, container: Open, timing: TimingOf, terms: TermsOf, limits: LimitsOf
 ) -> Response:
     """Answer a chat, whole or as server-sent events."""
     chat = container.chat
@@ -62,9 +62,9 @@ async def create_chat_completion(
     limits.texts([message.content for message in request.messages], param="messages")
     shape = ChatShape(model=chat.model, created=int(time.time()), include_usage=body.include_usage)
     if not body.stream:
-        completion = await chat.complete(request, timing=timing)
+        completion = await chat.complete(request, terms=terms, timing=timing)
         return json_response(shape.completion(completion, timing=timing))
-    relay = await Relay.started(chat.stream(request, timing=timing))
+    relay = await Relay.started(chat.stream(request, terms=terms, timing=timing))
     return EventStream(
         relay,
         render=lambda event: _render(event, shape, timing),

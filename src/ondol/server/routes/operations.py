@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from starlette.responses import Response
 
 from ondol.core.errors import NotReady
+from ondol.core.lane_state import LaneSnapshot
 from ondol.server.errors import json_response
 from ondol.server.routing import MetricsOf, Open, router
 from ondol.services.container import Container
@@ -23,16 +25,59 @@ async def metrics(metrics: MetricsOf) -> Response:
 
 @routes.get("/v1/lanes")
 async def lanes(container: Open) -> Response:
-    """Return how full each lane is: waiting (``depth``), ``running``, and ``capacity``.
+    """Return what each lane holds, promises and has kept, and what the generator does.
 
-    ``embedding_cache`` has what each of its tiers holds and has done, the nearest first.
+    ``depth`` waits and ``running`` runs, within ``capacity`` and ``limit``; ``estimated_wait_ms`` is
+    what a newcomer that goes last would meet; ``rejected_by`` counts refusals by reason since the
+    start. ``embedding_cache`` has what each of its tiers holds and has done, the nearest first.
     """
     return json_response(
         {
-            "lanes": _encoders(container) | _chat(container),
+            "lanes": _lanes(container),
+            "generator": _generator(container),
             "embedding_cache": [asdict(tier) for tier in container.cache_stats],
         }
     )
+
+
+def _lanes(container: Container) -> dict[str, dict[str, Any]]:
+    settings = container.settings.lanes
+    shown: dict[str, dict[str, Any]] = {}
+    try:
+        now = container.generation.snapshot().lanes
+    except NotReady:
+        now = {}
+    for name in type(settings).model_fields:
+        lane = settings.lane(name)
+        shown[name] = {
+            "capacity": lane.queue,
+            "limit": lane.running,
+            "sla_ms": lane.sla_ms or None,
+            "weight": lane.weight,
+        }
+        if name in now:
+            shown[name] |= _now(now[name])
+    return shown | {name: shown[name] | found for name, found in _encoders(container).items()}
+
+
+def _now(lane: LaneSnapshot) -> dict[str, Any]:
+    return {
+        "depth": lane.depth,
+        "running": lane.running,
+        "oldest_seconds": lane.oldest_seconds,
+        "estimated_wait_ms": lane.wait_seconds * 1e3,
+        "retry_after": lane.retry_after,
+        "rejected": sum(lane.rejected.values()),
+        "rejected_by": lane.rejected,
+    }
+
+
+def _generator(container: Container) -> dict[str, Any] | None:
+    try:
+        now = asdict(container.generation.snapshot())
+    except NotReady:
+        return None
+    return {name: value for name, value in now.items() if name != "lanes"}
 
 
 def _encoders(container: Container) -> dict[str, dict[str, int | float]]:
@@ -44,22 +89,4 @@ def _encoders(container: Container) -> dict[str, dict[str, int | float]]:
             "capacity": group.capacity,
         }
         for component, group in container.encoders.items()
-    }
-
-
-def _chat(container: Container) -> dict[str, dict[str, int | float]]:
-    try:
-        now = container.generation.snapshot()
-    except NotReady:
-        return {}
-    return {
-        "chat": {
-            "depth": now.depth,
-            "running": now.running,
-            "capacity": now.queue,
-            "slots": now.slots,
-            "oldest_seconds": now.oldest_seconds,
-            "service_seconds": now.service_seconds,
-            "retry_after": now.retry_after,
-        }
     }
