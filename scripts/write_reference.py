@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from ondol.cli.main import cli
 from ondol.core.settings import Settings, known_keys
@@ -106,18 +104,11 @@ def _help(path: str, command: click.Command) -> str:
 
 
 def _default(key: str) -> str:
-    section, _, name = key.rpartition(".")
     if key == "home":
         return "`~/.local/share/ondol`"
-    model: type[BaseModel] = Settings
-    if section:
-        found = Settings.model_fields[section].annotation
-        if not (isinstance(found, type) and issubclass(found, BaseModel)):
-            raise TypeError(f"{section} is not a section")
-        model = found
-    value = model.model_fields[name].get_default(call_default_factory=True)
-    if value is PydanticUndefined:
-        return "(required)"
+    value: Any = Settings()
+    for name in key.split("."):
+        value = getattr(value, name)
     if value in ("", ()):
         return "none"
     if isinstance(value, bool):

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.api.stage import error_of, make_app, running
 
+from ondol.core.lanes import LANES
 from ondol.core.observe import (
     BatchRun,
     CitationsVerified,
@@ -24,7 +25,7 @@ from ondol.core.observe import (
     Timing,
 )
 from ondol.telemetry.logs import configure_logging, request_id
-from ondol.telemetry.metrics import LANES, TABLE, Metrics
+from ondol.telemetry.metrics import TABLE, Metrics
 
 HEADERS = (
     "x-ondol-request-id",
@@ -66,10 +67,11 @@ async def test_a_sane_request_id_is_kept(client: httpx.AsyncClient, given: str, 
 
 async def test_lanes(client: httpx.AsyncClient) -> None:
     lanes = (await client.get("/v1/lanes")).json()["lanes"]
-    assert set(lanes) == {"embeddings", "rerank", "chat"}
+    assert set(lanes) == set(LANES)
     for lane in lanes.values():
-        assert lane["depth"] == 0
+        assert lane["depth"] == lane["running"] == lane["rejected"] == 0
         assert lane["capacity"] > 0
+        assert lane["estimated_wait_ms"] == 0
 
 
 async def test_metrics_exist_before_traffic_and_count_it(client: httpx.AsyncClient) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from ondol.core.errors import OndolError
+from ondol.models.builds.native import find_build
+from ondol.models.builds.recipe import LLAMACPP
 from ondol.models.library import ModelLibrary
 
 
@@ -28,3 +30,12 @@ def korean_generator(models_folder: Path) -> Path:
     except OndolError as error:
         pytest.skip(f"{error.message}; {error.hint}")
     return files.model_path
+
+
+@pytest.fixture(scope="session")
+def native_program(models_folder: Path) -> Path:
+    """The llama.cpp that was built for this processor, beside the models; skips without one."""
+    found = find_build(models_folder.parent / "builds", LLAMACPP)
+    if found is None:
+        pytest.skip("no native build; make one with: ondol models build llamacpp")
+    return found[0]

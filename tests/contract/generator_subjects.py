@@ -20,8 +20,10 @@ from ondol.backends.fake_generator import FakeGenerator, echo
 from ondol.backends.http_endpoint import Endpoint
 from ondol.backends.llamacpp_generator import LlamaCppGenerator
 from ondol.backends.openai_generator import OpenAIGenerator
+from ondol.backends.openvino_genai_generator import OpenVinoGenAIGenerator
 from ondol.core.errors import OndolError
 from ondol.core.types import GenerationRequest
+from ondol.models.generators import GeneratorSetup, load_generator
 
 CONTEXT = 2048
 SLOTS = 2
@@ -105,9 +107,9 @@ class ServerSubject(Subject):
         return payload
 
 
-def open_llamacpp(model: Path) -> ServerSubject:
+def open_llamacpp(model: Path, *, program: Path | None = None) -> ServerSubject:
     generator = LlamaCppGenerator(
-        model, model="tiny", context_tokens=CONTEXT, slots=SLOTS, batch_tokens=64
+        model, model="tiny", context_tokens=CONTEXT, slots=SLOTS, batch_tokens=64, program=program
     )
     return ServerSubject(generator, endpoint_of(generator))
 
@@ -155,6 +157,31 @@ def open_upstream(server: Endpoint) -> ServerSubject:
         f"{server.url}/v1", model="tiny", key=server.key, context_tokens=CONTEXT, slots=SLOTS
     )
     return ServerSubject(generator, server)
+
+
+class GenAISubject(Subject):
+    """OpenVINO GenAI; llama.cpp's own pages tell how long a prompt truly is."""
+
+    def __init__(self, generator: OpenVinoGenAIGenerator, judge: Endpoint) -> None:
+        self.generator = self._genai = generator
+        self._judge = ServerSubject(generator, judge)
+
+    def true_prompt_tokens(self, request: GenerationRequest) -> int:
+        return self._judge.true_prompt_tokens(request)
+
+    def busy(self) -> int:
+        return self._genai.busy()
+
+
+def open_genai(model: Path, folder: Path) -> OpenVinoGenAIGenerator:
+    """Return the generator on a form that is built in ``folder``, beside a link to ``model``."""
+    link = folder / model.name
+    if not link.exists():
+        link.symlink_to(model)
+    setup = GeneratorSetup(model="tiny", context_tokens=CONTEXT, slots=SLOTS, batch_tokens=64)
+    generator = load_generator("openvino-genai:q4", link, setup)
+    assert isinstance(generator, OpenVinoGenAIGenerator)
+    return generator
 
 
 def _endless(request: GenerationRequest) -> list[str] | OndolError:

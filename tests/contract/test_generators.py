@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import GeneratorType
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from tests.contract.generator_subjects import (
     CONTEXT,
     FakeSubject,
+    GenAISubject,
     Subject,
     endpoint_of,
     llama_server,
+    open_genai,
     open_llamacpp,
     open_upstream,
 )
@@ -33,9 +36,21 @@ from ondol.core.types import (
 KINDS = [
     "fake",
     pytest.param("llamacpp", marks=pytest.mark.model),
+    pytest.param("llamacpp-native", marks=pytest.mark.model),
     pytest.param("openai", marks=pytest.mark.model),
+    pytest.param("openvino-genai", marks=pytest.mark.model),
 ]
-ONLY_LLAMACPP = [pytest.param("llamacpp", marks=pytest.mark.model)]
+ONLY_LLAMACPP = [
+    pytest.param("llamacpp", marks=pytest.mark.model),
+    pytest.param("llamacpp-native", marks=pytest.mark.model),
+]
+
+
+@pytest.fixture(scope="session")
+def genai_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the form of the smallest generator is built once."""
+    pytest.importorskip("openvino_genai", reason="the extra openvino-genai is not installed")
+    return tmp_path_factory.mktemp("genai")
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -44,8 +59,14 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
         yield FakeSubject()
         return
     model = request.getfixturevalue("tiny_generator")
-    if request.param == "llamacpp":
-        subject = open_llamacpp(model)
+    if request.param == "openvino-genai":
+        genai = open_genai(model, request.getfixturevalue("genai_folder"))
+        with llama_server(model, key="judge") as judge:
+            yield GenAISubject(genai, judge)
+        genai.close()
+        return
+    if request.param.startswith("llamacpp"):
+        subject = open_llamacpp(model, program=program_of(request.param, request))
         yield subject
         subject.generator.close()
         return
@@ -53,6 +74,14 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
         subject = open_upstream(server)
         yield subject
         subject.generator.close()
+
+
+def program_of(kind: str, request: pytest.FixtureRequest) -> Path | None:
+    """Return the ``llama-server`` of the native kind; ``None`` is the wheel's."""
+    found: Path | None = None
+    if kind == "llamacpp-native":
+        found = request.getfixturevalue("native_program")
+    return found
 
 
 def ask(text: str, **kwargs: Any) -> GenerationRequest:
@@ -276,8 +305,9 @@ def test_the_spec_is_what_was_asked_for(subject: Subject) -> None:
 def test_a_closed_generator_refuses(kind: str, request: pytest.FixtureRequest) -> None:
     if kind == "fake":
         check_closed(FakeSubject())
-    elif kind == "llamacpp":
-        check_closed(open_llamacpp(request.getfixturevalue("tiny_generator")))
+    elif kind.startswith("llamacpp"):
+        model = request.getfixturevalue("tiny_generator")
+        check_closed(open_llamacpp(model, program=program_of(kind, request)))
     else:
         with llama_server(request.getfixturevalue("tiny_generator"), key="k") as server:
             check_closed(open_upstream(server))

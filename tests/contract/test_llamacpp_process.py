@@ -58,6 +58,13 @@ def child_pid(generator: LlamaCppGenerator) -> int:
     return generator.child.pid
 
 
+def computing_pid(generator: LlamaCppGenerator) -> int:
+    """Return the process that computes: a native build's is a child of the child."""
+    pid = child_pid(generator)
+    inner = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(inner[0]) if inner else pid
+
+
 def wait_gone(pid: int) -> None:
     """Return when no process (or only a zombie of somebody else's) has this id."""
     until = time.monotonic() + PATIENCE_SECONDS
@@ -73,8 +80,19 @@ def _state_of(pid: int) -> str:
         return ""
 
 
+@pytest.fixture(params=["portable", "native"])
+def program(request: pytest.FixtureRequest) -> Path | None:
+    """What runs: the wheel's server, or the one that was built here."""
+    found: Path | None = None
+    if request.param == "native":
+        found = request.getfixturevalue("native_program")
+    return found
+
+
 @pytest.fixture
-def opened(tiny_generator: Path) -> Iterator[Callable[..., LlamaCppGenerator]]:
+def opened(
+    tiny_generator: Path, program: Path | None
+) -> Iterator[Callable[..., LlamaCppGenerator]]:
     """Open generators that are closed when the test ends."""
     generators: list[LlamaCppGenerator] = []
 
@@ -83,6 +101,7 @@ def opened(tiny_generator: Path) -> Iterator[Callable[..., LlamaCppGenerator]]:
             tiny_generator,
             model="tiny",
             context_tokens=2048,
+            program=program,
             patience=Patience(first_delay=0.01, **patience),  # type: ignore[arg-type]
             on_state=states,
         )
@@ -139,7 +158,7 @@ def test_a_frozen_child_is_killed_and_replaced(opened: Callable[..., LlamaCppGen
     generator = opened(states=states, stall=0.5, probe=0.1)
     events = iter(generator.generate(story(), cancel=CancelToken()))
     next(events)
-    frozen = child_pid(generator)
+    frozen = computing_pid(generator)
 
     os.kill(frozen, signal.SIGSTOP)
     with pytest.raises(GeneratorDied):
@@ -189,43 +208,62 @@ def test_closing_in_mid_request_leaves_no_process(
     generator = opened()
     events = iter(generator.generate(story(), cancel=CancelToken()))
     next(events)
-    pid = child_pid(generator)
+    pids = [child_pid(generator), computing_pid(generator)]
 
     generator.close()
 
     with pytest.raises(NotReady, match="closed"):
         list(events)
-    wait_gone(pid)
+    for pid in pids:
+        wait_gone(pid)
+
+
+@pytest.mark.model
+def test_a_process_that_ends_by_itself_is_described_as_it_ended(
+    opened: Callable[..., LlamaCppGenerator],
+) -> None:
+    states = States()
+    generator = opened(states=states)
+
+    os.kill(computing_pid(generator), signal.SIGABRT)
+
+    states.wait_for("restarting")
+    assert f"signal {signal.SIGABRT:d}" in states.heard[1].reason
 
 
 ORPHAN = """
 import sys, time
 from pathlib import Path
 from ondol.backends.llamacpp_generator import LlamaCppGenerator
-generator = LlamaCppGenerator(Path(sys.argv[1]), model="tiny", context_tokens=512)
-print(generator.child.pid, flush=True)
+program = Path(sys.argv[2]) if sys.argv[2:] else None
+generator = LlamaCppGenerator(Path(sys.argv[1]), model="tiny", context_tokens=512, program=program)
+pid = generator.child.pid
+print(pid, *Path(f"/proc/{pid}/task/{pid}/children").read_text().split(), flush=True)
 sys.stdin.read()
 """
 
 
 @pytest.mark.model
 @pytest.mark.parametrize("end", ["killed", "exited"])
-def test_the_child_does_not_outlive_its_parent(tiny_generator: Path, end: str) -> None:
+def test_the_child_does_not_outlive_its_parent(
+    tiny_generator: Path, program: Path | None, end: str
+) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", ORPHAN, str(tiny_generator)],
+        [sys.executable, "-c", ORPHAN, str(tiny_generator), *([str(program)] if program else [])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as parent:
         assert parent.stdout is not None
         assert parent.stdin is not None
-        pid = int(parent.stdout.readline())
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
         if end == "killed":
             parent.kill()
         else:
             parent.stdin.close()
         parent.wait(PATIENCE_SECONDS)
 
-    wait_gone(pid)
+    for pid in pids:
+        wait_gone(pid)
 
 
 @pytest.mark.model
@@ -234,11 +272,11 @@ def test_secrets_are_not_on_the_command_line(opened: Callable[..., LlamaCppGener
     assert generator.child is not None
     assert generator.child.endpoint is not None
     key = generator.child.endpoint.key
-    proc = Path(f"/proc/{generator.child.pid}")
 
     assert len(key) >= 32
-    assert key.encode() not in (proc / "cmdline").read_bytes()
-    assert key.encode() not in (proc / "environ").read_bytes()
+    for pid in (child_pid(generator), computing_pid(generator)):
+        for page in ("cmdline", "environ"):
+            assert key.encode() not in Path(f"/proc/{pid}/{page}").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -2,27 +2,40 @@
 
 Speaks HTTP with the child over loopback with a random key. A cancel closes the connection, which
 frees the slot within one prefill chunk (``batch_tokens``). Prompts are cached per slot and never
-shared between salts. Knows no queue: at most ``slots`` calls run at once.
+shared between salts or adapters. Knows no queue: at most ``slots`` calls run at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ondol.backends.base import GeneratorHealth, GeneratorSpec
 from ondol.backends.http_endpoint import BadStatus, BrokenOff, Endpoint, Unreachable
+from ondol.backends.llamacpp_lora import Adapter, check_adapters, lora_body
+from ondol.backends.llamacpp_preload import Outcome, Prefix, Preloader
 from ondol.backends.llamacpp_process import Child, ChildSetup
-from ondol.backends.llamacpp_slots import SlotTable
+from ondol.backends.llamacpp_slots import Lease, Owner, SlotTable
 from ondol.backends.llamacpp_supervisor import Patience, Supervisor, Watch
 from ondol.backends.openai_wire import ChatStream, chat_body, error_of
 from ondol.core.cancel import CancelToken
 from ondol.core.clock import Clock, SystemClock
-from ondol.core.errors import BackendError, GeneratorDied, InvalidInput, ModelError, NotReady
+from ondol.core.errors import (
+    BackendError,
+    GeneratorDied,
+    InvalidInput,
+    ModelError,
+    NotReady,
+    OndolError,
+    Overloaded,
+)
 from ondol.core.machine import usable_cores
-from ondol.core.types import GenerationEvent, GenerationRequest
+from ondol.core.types import DoneEvent, GenerationEvent, GenerationRequest, TokenEvent
+
+_log = logging.getLogger("ondol.llamacpp")
 
 _CALL_SECONDS = 60.0
 _DEATH_SECONDS = 5.0
@@ -35,7 +48,8 @@ class LlamaCppGenerator:
 
     Returns when the model is loaded, unless ``wait`` is false: then ``health()`` is ``starting``
     until it is. ``threads`` 0 takes the cores this process may use; ``device`` ``cpu`` keeps all
-    layers on the processor. Raises ``ModelError`` when the file cannot be loaded.
+    layers on the processor. ``program`` is a ``llama-server`` built here, in place of the wheel's.
+    Raises ``ModelError`` when the file cannot be loaded, ``SettingsError`` for an adapter's.
     """
 
     def __init__(
@@ -50,21 +64,29 @@ class LlamaCppGenerator:
         batch_tokens: int = 256,
         cache_mib: int = 0,
         device: str = "auto",
+        adapters: Sequence[Adapter] = (),
+        program: Path | None = None,
         wait: bool = True,
         patience: Patience | None = None,
         clock: Clock | None = None,
         on_state: Callable[[GeneratorHealth], None] | None = None,
     ) -> None:
         _check_file(model_path)
+        check_adapters(adapters)
         self._clock = clock or SystemClock()
+        self._adapters = tuple(adapters)
+        self._heard = on_state
         self._spec = GeneratorSpec(
             model=model,
             form=form,
             context_tokens=context_tokens,
             slots=slots,
             device="cpu" if device == "cpu" else "auto",
+            prefills=1,
+            adapters=tuple(adapter.name for adapter in adapters),
         )
         self._table = SlotTable(slots)
+        self._preloader = Preloader(self._read_prefix)
         self._supervisor = Supervisor(
             ChildSetup(
                 model_path=model_path,
@@ -74,10 +96,12 @@ class LlamaCppGenerator:
                 batch_tokens=batch_tokens,
                 cache_mib=cache_mib,
                 gpu_layers=0 if device == "cpu" else -1,
+                adapters=tuple(adapter.path for adapter in adapters),
+                program=program,
             ),
             inspect=self._inspect,
             patience=patience or Patience(),
-            on_state=on_state,
+            on_state=self._hear,
         )
         if wait:
             self._wait_started(model_path)
@@ -96,7 +120,7 @@ class LlamaCppGenerator:
         self, request: GenerationRequest, *, cancel: CancelToken
     ) -> Iterator[GenerationEvent]:
         """Yield pieces, then one ``DoneEvent``; see ``Generator``. ``Overloaded`` beyond ``slots``."""
-        body = chat_body(request)
+        body = chat_body(request) | lora_body(self._adapters, chosen=request.adapter)
         if request.tools and not self._spec.tools and self.health().ready:
             raise InvalidInput(
                 f"the chat template of {self._spec.model} has no place for tools",
@@ -107,19 +131,27 @@ class LlamaCppGenerator:
         table = self._table
         finished = False
         try:
-            lease = table.lease(salt=request.cache_salt, prompt=_prompt(request))
+            lease = self._lease(table, request)
             try:
-                body |= {"id_slot": lease.index, "cache_prompt": lease.reuse}
-                chat = ChatStream(clock=self._clock)
-                for chunk in self._chunks(body, watch, chat, cancel):
-                    table.confirm(lease)
-                    yield from chat.feed(chunk)
-                finished = True
-                yield chat.done(cancelled=cancel.cancelled and not chat.finished)
+                for event in self._events(body, watch, table, lease, cancel):
+                    finished = isinstance(event, DoneEvent)
+                    yield event
             finally:
-                table.release(lease)
+                self._preloader.chance()
         finally:
             self._supervisor.end(watch, finished=finished)
+
+    def cached_chars(self, request: GenerationRequest) -> int:
+        """Return how many characters of the request's prompt a slot holds; see ``PrefixAware``."""
+        return self._table.cached_chars(_owner(request), prompt=_prompt(request))
+
+    def preload(self, prefixes: Sequence[Prefix]) -> None:
+        """Read ``prefixes`` into blank slots when nobody else wants them; see ``Preloading``."""
+        self._preloader.set(prefixes)
+
+    def wait_preloaded(self, timeout: float) -> bool:
+        """Return whether every prefix has been read within ``timeout`` seconds."""
+        return self._preloader.wait_read(timeout)
 
     def count_tokens(self, text: str) -> int:
         """Return the true number of tokens of ``text``, without template or special tokens."""
@@ -142,7 +174,74 @@ class LlamaCppGenerator:
 
     def close(self) -> None:
         """End the child; running calls raise ``NotReady``."""
+        self._preloader.close()
         self._supervisor.close()
+
+    def _events(
+        self,
+        body: dict[str, Any],
+        watch: Watch,
+        table: SlotTable,
+        lease: Lease,
+        cancel: CancelToken,
+    ) -> Iterator[GenerationEvent]:
+        """Yield one request's events from its slot, and give the slot back."""
+        chat = ChatStream(clock=self._clock)
+        said: list[str] = []
+        began = False
+        body = body | {"id_slot": lease.index, "cache_prompt": lease.reuse}
+        try:
+            for chunk in self._chunks(body, watch, chat, cancel):
+                table.confirm(lease)
+                began = True
+                for event in chat.feed(chunk):
+                    if isinstance(event, TokenEvent):
+                        said.append(event.text)
+                    yield event
+            yield chat.done(cancelled=cancel.cancelled and not chat.finished)
+        finally:
+            answer = "\nassistant\n" + "".join(said) if said else ""
+            table.release(lease, answer=answer, read=chat.prefilled if began else 1.0)
+
+    def _lease(self, table: SlotTable, request: GenerationRequest) -> Lease:
+        """Return a slot; a prefix that is being read makes room."""
+        owner, prompt = _owner(request), _prompt(request)
+        self._preloader.give_way()
+        try:
+            return table.lease(owner, prompt=prompt)
+        except Overloaded:
+            if not self._preloader.give_way():
+                raise
+            return table.lease(owner, prompt=prompt)
+
+    def _read_prefix(self, prefix: Prefix, cancel: CancelToken) -> Outcome:
+        """Read one standing prefix into a blank slot of a generator at rest."""
+        request = GenerationRequest(prefix, max_tokens=1)
+        watch = self._supervisor.begin()
+        if watch is None:
+            return "later"
+        table = self._table
+        try:
+            lease = table.lease_blank(prompt=_prompt(request))
+            if lease is None:
+                return "later"
+            body = chat_body(request) | lora_body(self._adapters, chosen="")
+            for _ in self._events(body, watch, table, lease, cancel):
+                pass
+        except (GeneratorDied, NotReady):
+            return "later"
+        except OndolError as error:
+            _log.warning("a standing prefix could not be read: %s", error.message)
+            return "never"
+        finally:
+            self._supervisor.end(watch, finished=False)
+        return "later" if cancel.cancelled else "read"
+
+    def _hear(self, health: GeneratorHealth) -> None:
+        if health.ready:
+            self._preloader.begin()
+        if self._heard is not None:
+            self._heard(health)
 
     def _chunks(
         self, body: dict[str, Any], watch: Watch, chat: ChatStream, cancel: CancelToken
@@ -205,10 +304,10 @@ class LlamaCppGenerator:
         try:
             health = self._supervisor.wait_started()
         except BaseException:
-            self._supervisor.close()
+            self.close()
             raise
         if health.state == "failed":
-            self._supervisor.close()
+            self.close()
             raise ModelError(
                 f"{model_path.name} could not be loaded: {health.reason}",
                 hint="check the file with `ondol models pull`; if memory ran out, choose a "
@@ -243,6 +342,10 @@ def _get(endpoint: Endpoint, path: str) -> Any:
     if reply.status != 200:
         raise error_of(reply.payload, status=reply.status)
     return reply.payload
+
+
+def _owner(request: GenerationRequest) -> Owner:
+    return Owner(salt=request.cache_salt, adapter=request.adapter)
 
 
 def _prompt(request: GenerationRequest) -> str:

@@ -33,7 +33,11 @@ time slices when another process wants the core: decoding then falls to a sixtie
 
 @dataclass(frozen=True, slots=True)
 class ChildSetup:
-    """How llama.cpp is run. ``context_tokens`` is per slot; ``gpu_layers`` -1 takes all it can."""
+    """How llama.cpp is run. ``context_tokens`` is per slot; ``gpu_layers`` -1 takes all it can.
+
+    ``adapters`` are LoRA files, loaded and not applied. ``program`` is a ``llama-server`` to run;
+    without one the server inside the ``xllamacpp`` wheel is.
+    """
 
     model_path: Path
     context_tokens: int
@@ -42,6 +46,14 @@ class ChildSetup:
     batch_tokens: int
     cache_mib: int = 0
     gpu_layers: int = -1
+    adapters: tuple[Path, ...] = ()
+    program: Path | None = None
+
+    def start(self, *, key: str) -> dict[str, Any]:
+        """Return what the child is told to run; the key stands in no command and no environment."""
+        if self.program is None:
+            return {"params": self.params(key=key)}
+        return {"command": self.command(), "key": key}
 
     def params(self, *, key: str) -> dict[str, Any]:
         """Return the values for llama.cpp's ``CommonParams`` by dotted name."""
@@ -66,7 +78,27 @@ class ChildSetup:
             "endpoint_metrics": False,
             "endpoint_props": False,
             "verbosity": 2,
+            "lora_adapters": [str(path) for path in self.adapters],
         }
+
+    def command(self) -> list[str]:
+        """Return the command line of ``program`` that says the same as ``params``."""
+        threads, batch = str(self.threads), str(self.batch_tokens)
+        command = [
+            str(self.program), "--offline", "--model", str(self.model_path),
+            "--ctx-size", str(self.context_tokens * self.slots), "--no-kv-unified",
+            "--parallel", str(self.slots), "--batch-size", batch, "--ubatch-size", batch,
+            "--threads", threads, "--threads-batch", threads,
+            "--cache-ram", str(self.cache_mib), "--no-cache-idle-slots",
+            "--host", "127.0.0.1", "--port", "0", "--no-ui", "--slots",
+            "--log-colors", "off", "--verbosity", "3",
+        ]  # fmt: skip
+        if self.gpu_layers >= 0:
+            command += ["--n-gpu-layers", str(self.gpu_layers)]
+        if self.adapters:
+            files = ",".join(str(path) for path in self.adapters)
+            command += ["--lora", files, "--lora-init-without-apply"]
+        return command
 
 
 class Child:
@@ -96,7 +128,7 @@ class Child:
                 os.set_blocking(pipe.fileno(), False)
                 self._selector.register(pipe.fileno(), selectors.EVENT_READ, name)
         self._selector.register(self._wake_read, selectors.EVENT_READ, "wake")
-        self._send({"parent": os.getpid(), "params": setup.params(key=self._key)})
+        self._send({"parent": os.getpid(), **setup.start(key=self._key)})
 
     @property
     def pid(self) -> int:
@@ -130,7 +162,7 @@ class Child:
     def kill(self, reason: str) -> None:
         """End the process at once; ``reason`` is how its end will be described."""
         self._verdict = reason
-        self._process.kill()
+        self._kill_group()
 
     def stop(self) -> None:
         """Let the process end by itself, kill it if it does not, and free everything."""
@@ -140,7 +172,7 @@ class Child:
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._kill_group()
         self._reap()
 
     def describe_end(self) -> str:
@@ -153,6 +185,11 @@ class Child:
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         said = self.error or self._last_words()
         return f"llama.cpp ended with {how}{': ' if said else ''}{said}"
+
+    def _kill_group(self) -> None:
+        """Kill the process and what it started: it leads a session of its own."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _last_words(self) -> str:
         """Return the log line that explains an end: a failed check, or an error while loading."""
@@ -199,6 +236,9 @@ class Child:
 
 
 def _environment() -> dict[str, str]:
-    """Return the child's environment: ours without our settings, and a patient OpenMP."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("ONDOL_")}
+    """Return the child's environment: ours without settings, and a patient OpenMP.
+
+    ``LLAMA_*`` variables are options of llama.cpp, and would open what we leave closed.
+    """
+    ours = {n: v for n, v in os.environ.items() if not n.startswith(("ONDOL_", "LLAMA_"))}
     return {"GOMP_SPINCOUNT": _SPINS} | ours

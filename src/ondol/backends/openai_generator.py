@@ -44,9 +44,11 @@ class ProbePace:
 class OpenAIGenerator:
     """A chat model behind a base URL such as ``http://host:8000/v1``.
 
-    ``model`` is the upstream's name for it; empty takes the first that it lists. ``silence_seconds`` bounds each silence of the
-    upstream. ``send_cache_salt`` passes ``cache_salt`` on, which vLLM understands and others may
-    refuse; without it, whether callers share a prompt cache is the upstream's affair.
+    ``model`` is the upstream's name for it; empty takes the first that it lists. ``silence_seconds``
+    bounds each silence of the upstream. ``send_cache_salt`` passes ``cache_salt`` on, which vLLM
+    understands and others may refuse; ``None`` does so where the upstream says that it is vLLM.
+    Without it, whether callers share a prompt cache is the upstream's affair. A context that the
+    upstream lists as smaller than ``context_tokens`` is taken over.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class OpenAIGenerator:
         context_tokens: int = 4096,
         slots: int = 2,
         tools: bool = True,
-        send_cache_salt: bool = False,
+        send_cache_salt: bool | None = None,
         silence_seconds: float = 300.0,
         pace: ProbePace | None = None,
         clock: Clock | None = None,
@@ -82,7 +84,7 @@ class OpenAIGenerator:
         self._running: set[CancelToken] = set()
         self._closing = threading.Event()
         self._look_now = threading.Event()
-        self._is_llama_server = False
+        self._is_llama_server = self._is_vllm = False
         self._health = GeneratorHealth("starting", reason="the upstream has not been asked yet")
         self._probe()
         self._thread = threading.Thread(target=self._watch, name="ondol-upstream", daemon=True)
@@ -101,7 +103,8 @@ class OpenAIGenerator:
         ``Retry-After``, and ``BackendError`` when it refuses the key or model or breaks off.
         """
         body = chat_body(request) | {"model": self._spec.model}
-        if self._send_cache_salt and request.cache_salt:
+        salted = self._is_vllm if self._send_cache_salt is None else self._send_cache_salt
+        if salted and request.cache_salt:
             body["cache_salt"] = request.cache_salt
         if self._is_llama_server:
             # Without progress to write, it notices that we left only after the whole prefill.
@@ -265,12 +268,21 @@ class OpenAIGenerator:
         if reply.status == 200:
             models = _listed(reply)
             self._is_llama_server = any(m.get("owned_by") == "llamacpp" for m in models)
-            if self._spec.model == _UNNAMED and models:
-                self._spec = replace(self._spec, model=str(models[0].get("id")))
+            self._is_vllm = any(m.get("owned_by") == "vllm" for m in models)
+            self._take_over(models)
             self._become(GeneratorHealth("ready", restarts=self._health.restarts))
         else:
             key = " (set generation.upstream_key)" if reply.status in (401, 403) else ""
             self._become(self._ill(f"GET /models answers {reply.status}{key}"))
+
+    def _take_over(self, models: list[dict[str, Any]]) -> None:
+        """Learn the model's name, where none was given, and its context, where it is listed."""
+        if self._spec.model == _UNNAMED and models:
+            self._spec = replace(self._spec, model=str(models[0].get("id")))
+        listed = next((m for m in models if m.get("id") == self._spec.model), {})
+        context = listed.get("max_model_len")  # vLLM and SGLang
+        if isinstance(context, int) and 0 < context < self._spec.context_tokens:
+            self._spec = replace(self._spec, context_tokens=context)
 
     def _ill(self, reason: str) -> GeneratorHealth:
         was_ready = self._health.ready

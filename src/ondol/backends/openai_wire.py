@@ -25,7 +25,11 @@ from ondol.core.types import (
     Usage,
 )
 
-_TOO_LONG = re.compile(r"context (length|size|window)|maximum context|too many tokens", re.I)
+_TOO_LONG = re.compile(
+    r"context (length|size|window)|maximum (context|model length)|too many tokens"
+    r"|tokens.{0,40} must be <=",
+    re.I,
+)
 _SCHEMA = re.compile(r"json.?schema|response_format|grammar|guided|generate parser", re.I)
 _OURS = re.compile(r"failed to parse (tools|messages)", re.I)
 _FINISH: dict[str, FinishReason] = {
@@ -79,6 +83,14 @@ class ChatStream:
     def finished(self) -> bool:
         """Whether the other side has said why it stopped."""
         return self._finish is not None
+
+    @property
+    def prefilled(self) -> float:
+        """The share of the prompt that has been read, as far as the other side has told."""
+        if self._first is not None or self._finish is not None:
+            return 1.0
+        total = self._progress.get("total") or 0
+        return float(self._progress.get("processed") or 0) / total if total else 0.0
 
     def feed(self, chunk: Mapping[str, Any]) -> Iterator[GenerationEvent]:
         """Yield the events in ``chunk``; raises what an error inside the stream stands for."""

@@ -26,8 +26,10 @@ COMMANDS = {
     ),
     "documents": LazyCommand("ondol.cli.documents:documents", "List, show and delete documents."),
     "tune": LazyCommand("ondol.cli.tune:tune", "Find the fastest form of each model here."),
-    "bench": LazyCommand("ondol.cli.bench:bench", "Measure the encoders on this machine."),
+    "bench": LazyCommand("ondol.cli.bench:bench", "Measure encoders, generator and server here."),
     "eval": LazyCommand("ondol.cli.eval:evaluate", "Measure search, answers and fidelity."),
+    "metrics": LazyCommand("ondol.cli.metrics:metrics", "Show what the server did."),
+    "watchdog": LazyCommand("ondol.cli.watchdog:watchdog", "Act when the server is idle."),
     "doctor": LazyCommand("ondol.cli.doctor:doctor", "Check this machine, the models, the store."),
 }
 

@@ -9,7 +9,7 @@ import click
 
 from ondol.cli.invocation import Invocation
 from ondol.cli.options import global_options
-from ondol.cli.output import human_bytes
+from ondol.cli.output import human_bytes, plain
 from ondol.cli.progress import meter
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Pulled:
 @click.group()
 @global_options()
 def models() -> None:
-    """List, fetch and reload model weights."""
+    """List, fetch and reload model weights; build what runs them."""
 
 
 @models.command("list")
@@ -90,7 +90,6 @@ def list_models(invocation: Invocation, *, role: str | None) -> None:
 def info(invocation: Invocation, *, model: str) -> None:
     """Show one model: its files, hashes and licence, its forms, and how it runs in the server."""
     from ondol.cli import model_info
-    from ondol.cli.output import plain
     from ondol.models.catalogue import entry
 
     found = entry(model)
@@ -141,6 +140,30 @@ def pull(invocation: Invocation, *, names: tuple[str, ...], force: bool) -> None
             output.text(f"{files.entry.id}  {human_bytes(files.bytes)}  ready")
     if output.as_json:
         output.data({"models": pulled})
+
+
+@models.command()
+@click.argument("program", type=click.Choice(["llamacpp"]), default="llamacpp")
+@click.option("--force", is_flag=True, help="Build again what is here already.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Compilers at once. Default: all cores.")
+@global_options()
+@click.pass_obj
+def build(invocation: Invocation, *, program: str, force: bool, jobs: int | None) -> None:
+    """Compile llama.cpp for this processor: a generator's form llamacpp:native.
+
+    Fetches the source from your package index (77 MB, checked against its SHA-256) and needs a C++
+    compiler; CMake and Ninja are fetched where they are missing. About 15 minutes of one core.
+    Ctrl-C keeps what was compiled; the next run goes on from there.
+    """
+    from ondol.cli.building import build_program
+
+    invocation.start_logging()
+    path, record = build_program(invocation, program, force=force, jobs=jobs or 0)
+    output = invocation.output
+    if output.as_json:
+        output.data({**plain(record), "path": path})
+    else:
+        output.text(f"{record.name} {record.version}  {human_bytes(record.bytes)}  {path}")
 
 
 @models.command()

@@ -5,7 +5,7 @@ Both write to stderr and take the same updates, so that commands need not know w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -87,6 +87,18 @@ def meter(output: Output, *, unit: Unit, clock: Clock) -> Iterator[Meter]:
     )
     with progress:
         yield BarMeter(progress)
+
+
+def noting(shown: Meter) -> Callable[[str], None]:
+    """Return a function that shows each step it is told of as one more done, of an unknown number."""
+    done = 0
+
+    def note(text: str) -> None:
+        nonlocal done
+        done += 1
+        shown.update(done=done, total=0, note=text)
+
+    return note
 
 
 def _count(value: int, unit: Unit) -> str:

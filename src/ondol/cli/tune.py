@@ -12,6 +12,8 @@ from ondol.cli.progress import meter
 
 if TYPE_CHECKING:
     from ondol.models.library import ModelFiles
+    from ondol.models.profile import ModelProfile
+    from ondol.services.tuning.generators import GeneratorTuneService
     from ondol.services.tuning.service import Tuned, TuneService, Wish
 
 BAR = 24
@@ -23,7 +25,7 @@ BAR = 24
     "names",
     multiple=True,
     metavar="ID",
-    help="Tune this embedder or reranker; may be repeated. Default: those of the settings.",
+    help="Tune this model; may be repeated. Default: those of the settings.",
 )
 @click.option("--quick", is_flag=True, help="Under a minute: fewer texts, no form made anew.")
 @click.option("--force", is_flag=True, help="Measure again although nothing has changed.")
@@ -33,9 +35,11 @@ def tune(invocation: Invocation, *, names: tuple[str, ...], quick: bool, force: 
     """Measure how each model runs best on this machine and write it to profile.json.
 
     Every form runs in a process of its own, side by side with its rivals. Chosen is the fastest
-    whose loss is within fidelity.default_max_loss, for lone queries and for bulk work. Nothing is
-    done while processor, cores, library versions and weights are those of the last time. Ctrl-C
-    keeps what was measured; the next run goes on from there.
+    whose loss is within fidelity.default_max_loss, for lone queries and for bulk work. A
+    generator's forms run one after the other: chosen is the one that answers a chat soonest, and
+    the one that gives the most tokens a second. Nothing is done while processor, cores, library
+    versions and weights are those of the last time. Ctrl-C keeps what was measured; the next run
+    goes on from there.
     """
     from ondol.services.tuning.service import Wish
 
@@ -52,8 +56,12 @@ def tune(invocation: Invocation, *, names: tuple[str, ...], quick: bool, force: 
 
 
 def _tune(invocation: Invocation, files: ModelFiles, wish: Wish) -> Tuned:
-    service = _service(invocation)
-    total = service.steps(files, wish=wish)
+    if files.entry.role == "generator":
+        generators = _generator_service(invocation)
+        total, run = generators.steps(wish=wish), generators.tune
+    else:
+        service = _service(invocation)
+        total, run = service.steps(files, wish=wish), service.tune
     done = 0
     with meter(invocation.output, unit="items", clock=invocation.clock) as shown:
 
@@ -63,7 +71,7 @@ def _tune(invocation: Invocation, files: ModelFiles, wish: Wish) -> Tuned:
             done += 1
 
         try:
-            return service.tune(files, wish=wish, note=note)
+            return run(files, wish=wish, note=note)
         except KeyboardInterrupt:
             invocation.output.note("what was measured is kept; run `ondol tune` again to go on")
             raise
@@ -79,9 +87,29 @@ def _service(invocation: Invocation) -> TuneService:
     )
 
 
+def _generator_service(invocation: Invocation) -> GeneratorTuneService:
+    from ondol.core.machine import describe
+    from ondol.services.tuning.generators import GeneratorTuneService
+
+    settings = invocation.settings
+    return GeneratorTuneService(
+        settings.home, machine=describe(), settings=settings.generation, clock=invocation.clock
+    )
+
+
 def _from_settings(invocation: Invocation) -> tuple[str, ...]:
-    models = invocation.settings.models
-    return tuple(name for name in (models.embedder, models.reranker) if name != "none")
+    """Return the encoders of the settings, and the local generator where one is here."""
+    from ondol.core.machine import describe
+    from ondol.models.generator_choice import choose_generator
+
+    models, generation = invocation.settings.models, invocation.settings.generation
+    names = [name for name in (models.embedder, models.reranker) if name != "none"]
+    here = invocation.container().library.ready("generator")
+    if generation.upstream or generation.model == "none" or not here:
+        return tuple(names)
+    if generation.model != "auto":
+        return (*names, generation.model)
+    return (*names, choose_generator(describe(), available=here).model_id)
 
 
 def _as_json(one: Tuned) -> dict[str, Any]:
@@ -103,6 +131,9 @@ def _show(invocation: Invocation, one: Tuned) -> None:
     quick = ", quickly" if profile.quick else ""
     state = f"measured now{quick}" if one.fresh else f"unchanged since {profile.tuned}{quick}"
     output.text(f"{profile.model}: {state}")
+    if "chat" in profile.chosen:
+        _show_generator(invocation, profile)
+        return
     rows = [row for row in profile.evidence if "failure" not in row]
     best = max((float(row["texts_per_second"]) for row in rows), default=1.0)
     output.table(
@@ -130,6 +161,36 @@ def _show(invocation: Invocation, one: Tuned) -> None:
         )
     if one.picture is not None:
         output.note(f"picture: {one.picture}")
+
+
+def _show_generator(invocation: Invocation, profile: ModelProfile) -> None:
+    output = invocation.output
+    rows = [row for row in profile.evidence if "failure" not in row]
+    best = max((float(row["prefill_tokens_per_second"]) for row in rows), default=1.0)
+    output.table(
+        ("CANDIDATE", "PREFILL/S", "", "SHORT", "DECODE/S", "ALL SLOTS", "PEAK MB", "AGREES", "VERDICT"),
+        [
+            (
+                f"{row['form']} {row['threads']}t {row['token_budget']}",
+                f"{row['prefill_tokens_per_second']:.1f}",
+                "█" * round(BAR * float(row["prefill_tokens_per_second"]) / best),
+                f"{row['prefill_short_tokens_per_second']:.1f}",
+                f"{row['decode_tokens_per_second']:.1f}",
+                f"{row['streams_tokens_per_second']:.1f}",
+                f"{row['peak_rss_mb']:.0f}",
+                f"{row['agreement']:.0%}",
+                row["verdict"],
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
+    for row in profile.evidence:
+        if "failure" in row:
+            output.text(f"{row['form']}: {row['verdict']}")
+    for purpose, chosen in profile.chosen.items():
+        output.text(
+            f"{purpose}: {chosen.form}, {chosen.threads} threads, chunks of {chosen.token_budget}"
+        )
 
 
 def _name(row: Any) -> str:

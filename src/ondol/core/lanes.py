@@ -100,6 +100,10 @@ class LanesSettings(BaseModel):
                 rows[name] = field.default.model_dump() | dict(said)
         return rows
 
+    def promise_ms(self, name: str | None) -> float | None:
+        """Return what the lane promises, ``None`` for nothing and for no lane."""
+        return (self.lane(name).sla_ms or None) if name in LANES and name is not None else None
+
     def lane(self, name: str) -> LaneSettings:
         """Return the lane ``name``; ``KeyError`` where there is none."""
         if name not in LANES:

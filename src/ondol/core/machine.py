@@ -2,13 +2,15 @@
 
 The host's core count is wrong inside a container: a quota of 2 CPUs on a 64-core host must give
 two threads. What a process can still get is its cgroup's limit less what cannot be reclaimed.
-Sources: cgroup v2 ``cpu.max``, ``memory.max`` and ``memory.stat``, v1 ``cpu.cfs_quota_us``.
+Sources: cgroup v2 ``cpu.max``, ``memory.max`` and ``memory.stat``, v1 ``cpu.cfs_quota_us``
+and ``cpuacct.usage``.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +19,19 @@ _CGROUP = Path("/sys/fs/cgroup")
 _CPUINFO = Path("/proc/cpuinfo")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 _MEMINFO = Path("/proc/meminfo")
-_LIMITS = ("memory.max", "memory.limit_in_bytes")
+_MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
+_CPU_LIMITS = ("cpu.max", "cpu.cfs_quota_us")
+
+
+@dataclass(frozen=True, slots=True)
+class CpuQuota:
+    """The tightest CPU quota over this process, in cores, and the cgroup that has it.
+
+    ``used_seconds`` is the CPU time of everything in that cgroup so far; ``None`` where untold.
+    """
+
+    cores: float
+    used_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +44,31 @@ class Machine:
     cpu: str
 
 
-def usable_cores(*, cgroup: Path = _CGROUP) -> int:
+def usable_cores(*, cgroup: Path = _CGROUP, own: Path = _OWN_CGROUP) -> int:
     """Return how many threads may run at once here: the least of affinity and cgroup quota."""
-    try:
-        affinity = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        affinity = os.cpu_count() or 1
-    quota = _cpu_quota(cgroup)
+    affinity = len(own_cpus())
+    quota = cpu_quota(cgroup=cgroup, own=own)
     if quota is None:
         return max(1, affinity)
-    return max(1, min(affinity, round(quota)))
+    return max(1, min(affinity, round(quota.cores)))
+
+
+def own_cpus() -> frozenset[int]:
+    """Return the numbers of the processors this process may run on."""
+    try:
+        return frozenset(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return frozenset(range(os.cpu_count() or 1))
+
+
+def cpu_quota(*, cgroup: Path = _CGROUP, own: Path = _OWN_CGROUP) -> CpuQuota | None:
+    """Return the tightest CPU quota of our cgroups, or ``None`` where there is none."""
+    found: CpuQuota | None = None
+    for folder in _own_cgroups(cgroup, own, "cpu", _CPU_LIMITS):
+        cores = _cores_of(folder)
+        if cores is not None and (found is None or cores < found.cores):
+            found = CpuQuota(cores, _cpu_seconds(folder, cgroup=cgroup))
+    return found
 
 
 def memory_bytes(
@@ -47,8 +76,8 @@ def memory_bytes(
 ) -> tuple[int, int]:
     """Return (total, available) bytes: the tightest of the machine's and those of our cgroups."""
     total, available = _meminfo(meminfo)
-    for folder in _own_cgroups(cgroup, own):
-        limit = _first_int(*(folder / name for name in _LIMITS))
+    for folder in _own_cgroups(cgroup, own, "memory", _MEMORY_LIMITS):
+        limit = _first_int(*(folder / name for name in _MEMORY_LIMITS))
         if limit is None or limit >= total:
             continue
         used = _first_int(folder / "memory.current", folder / "memory.usage_in_bytes") or 0
@@ -78,17 +107,32 @@ def cpu_flags(*, cpuinfo: Path = _CPUINFO) -> frozenset[str]:
     return frozenset(line.partition(":")[2].split())
 
 
-def _cpu_quota(cgroup: Path) -> float | None:
+def _cores_of(folder: Path) -> float | None:
+    """Return the quota of one cgroup in cores (v2 or v1), or ``None`` where it has none."""
     try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
+        quota, period = (folder / "cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError):
         pass
-    quota_us = _read_int(cgroup / "cpu/cpu.cfs_quota_us")
-    period_us = _read_int(cgroup / "cpu/cpu.cfs_period_us")
+    quota_us = _read_int(folder / "cpu.cfs_quota_us")
+    period_us = _read_int(folder / "cpu.cfs_period_us")
     if quota_us is None or period_us is None or quota_us <= 0 or period_us <= 0:
         return None
     return quota_us / period_us
+
+
+def _cpu_seconds(folder: Path, *, cgroup: Path) -> float | None:
+    """Return the CPU time of one cgroup: v2 ``cpu.stat``, v1 ``cpuacct.usage`` (may lie apart)."""
+    try:
+        fields = dict(line.split(" ", 1) for line in (folder / "cpu.stat").read_text().splitlines())
+        return int(fields["usage_usec"]) / 1e6
+    except (OSError, KeyError, ValueError):
+        pass
+    apart = cgroup / "cpuacct"
+    with suppress(ValueError):
+        apart /= folder.relative_to(cgroup / "cpu")
+    used = _first_int(folder / "cpuacct.usage", apart / "cpuacct.usage")
+    return None if used is None else used / 1e9
 
 
 def _read_int(path: Path) -> int | None:
@@ -105,8 +149,10 @@ def _first_int(*paths: Path) -> int | None:
 
 
 @cache
-def _own_cgroups(root: Path, own: Path) -> tuple[Path, ...]:
-    """Return the folders whose limits bind this process, parents first: its memory cgroups."""
+def _own_cgroups(
+    root: Path, own: Path, controller: str, limits: tuple[str, ...]
+) -> tuple[Path, ...]:
+    """Return the folders whose limits bind this process, parents first: its cgroups of one kind."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -114,11 +160,11 @@ def _own_cgroups(root: Path, own: Path) -> tuple[Path, ...]:
     places = {Path()}
     for line in lines:
         _, controllers, name = line.split(":", 2)
-        if controllers in ("", "memory"):
+        if not controllers or controller in controllers.split(","):
             place = Path(name.lstrip("/."))
             places.update((place, *place.parents))
-    folders = (base / place for place in sorted(places) for base in (root, root / "memory"))
-    return tuple(folder for folder in folders if any((folder / name).exists() for name in _LIMITS))
+    folders = (base / place for place in sorted(places) for base in (root, root / controller))
+    return tuple(folder for folder in folders if any((folder / name).exists() for name in limits))
 
 
 def _reclaimable(stat: Path) -> int:

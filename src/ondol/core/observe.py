@@ -10,6 +10,8 @@ import logging
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from ondol.core.pressure_changed import PressureChanged
+
 RequestOutcome = Literal["ok", "refused", "failed", "cancelled", "deadline"]
 
 
@@ -184,6 +186,7 @@ Event = (
     | CacheTierChanged
     | DocumentIngested
     | CitationsVerified
+    | PressureChanged
 )
 
 

@@ -18,6 +18,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ondol.core.errors import SettingsError
 from ondol.core.lanes import LanesSettings
+from ondol.core.operating_sections import ResourceSettings, TelemetrySettings, WatchdogSettings
+from ondol.core.section import Section
 from ondol.core.setting_sections import (
     AbSettings,
     AnswerSettings,
@@ -26,12 +28,8 @@ from ondol.core.setting_sections import (
     GenerationSettings,
     IngestSettings,
     ModelSettings,
-    ResourceSettings,
     RetrievalSettings,
-    Section,
     ServerSettings,
-    TelemetrySettings,
-    WatchdogSettings,
 )
 
 _OPTIMIZED = "USE_OPTIMIZED_MODELS"

@@ -53,7 +53,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What a generator is asked for. ``temperature`` 0 is greedy; ``json_schema`` constrains output."""
+    """What a generator is asked for. ``temperature`` 0 is greedy; ``json_schema`` constrains output.
+
+    ``adapter`` names one of the generator's LoRA adapters; empty is the model as it is.
+    """
 
     messages: Sequence[Message]
     max_tokens: int = 512
@@ -65,6 +68,7 @@ class GenerationRequest:
     tools: Sequence[Mapping[str, Any]] = ()
     tool_choice: str | Mapping[str, Any] | None = None
     cache_salt: str = ""
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

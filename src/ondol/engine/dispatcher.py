@@ -14,12 +14,12 @@ from collections.abc import Callable
 
 from ondol.core.clock import Clock
 from ondol.core.errors import Overloaded
+from ondol.core.lane_state import QueueSnapshot
 from ondol.core.lanes import LANES, LanesSettings
 from ondol.core.terms import Terms
 from ondol.core.timers import LoopTimers, Timer, Timers
 from ondol.engine import refusals
 from ondol.engine.admission import Admission
-from ondol.core.lane_state import QueueSnapshot
 from ondol.engine.lane_queue import LaneQueue
 from ondol.engine.policy import Policy
 from ondol.engine.pressure import Pressure

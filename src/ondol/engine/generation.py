@@ -26,6 +26,7 @@ from ondol.core.errors import (
     OndolError,
     Refused,
 )
+from ondol.core.lane_state import QueueSnapshot
 from ondol.core.lanes import LANES, LanesSettings
 from ondol.core.observe import NullObserver, Observer, RequestFinished, RequestOutcome, Timing
 from ondol.core.terms import Terms
@@ -33,7 +34,6 @@ from ondol.core.types import DoneEvent, GenerationEvent, GenerationRequest
 from ondol.engine import refusals
 from ondol.engine.cost import CostModel, Estimate, PromptShape, Served
 from ondol.engine.dispatcher import Dispatcher
-from ondol.core.lane_state import QueueSnapshot
 from ondol.engine.policy import Policy, Slo
 from ondol.engine.pressure import Pressure
 from ondol.engine.run import Account, GenerationLimits, Run

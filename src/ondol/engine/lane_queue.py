@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from ondol.core.clock import Clock
+from ondol.core.lane_state import LaneSnapshot
 from ondol.core.lanes import LANES, LanesSettings
 from ondol.engine.fairness import Fairness
 from ondol.engine.forecast import Need, Running, starts
-from ondol.core.lane_state import LaneSnapshot
 from ondol.engine.pace import Pace
 from ondol.engine.policy import Moment, Policy
 from ondol.engine.pressure import NO_PRESSURE, Pressure

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -27,8 +27,13 @@ NAME = "profile.json"
 LIBRARIES = ("ondol", "onnxruntime", "openvino", "torch")
 """Packages whose version changes what is fastest; one that is not installed is left out."""
 
-Purpose = Literal["query", "bulk"]
-PURPOSES: tuple[Purpose, ...] = ("query", "bulk")
+GENERATOR_LIBRARIES = ("ondol", "xllamacpp", "openvino-genai", "openvino", "torch", "transformers")
+"""The same for generators."""
+
+Purpose = Literal["query", "bulk", "chat", "batch"]
+PURPOSES: tuple[Purpose, ...] = ("query", "bulk", "chat", "batch")
+"""What an encoder runs for (lone queries, bulk work) and a generator (a first token soon, many)."""
+
 LengthPolicy = Literal["nearest", "arrival"]
 """How a batch is filled: with the items nearest in length, or as they came."""
 
@@ -45,7 +50,10 @@ class ProfileKey:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """How a model runs for one purpose; ``threads`` per stream, ``token_budget`` per batch."""
+    """How a model runs for one purpose; ``threads`` per stream, ``token_budget`` per batch.
+
+    Of a generator ``token_budget`` is the prefill chunk and ``streams`` its slots.
+    """
 
     form: str
     threads: int
@@ -106,10 +114,10 @@ def fingerprint_of(files: ModelFiles) -> str:
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
 
 
-def library_versions() -> dict[str, str]:
-    """Return the versions of ``LIBRARIES`` that are installed."""
+def library_versions(names: Sequence[str] = LIBRARIES) -> dict[str, str]:
+    """Return the versions of those of ``names`` that are installed."""
     versions: dict[str, str] = {}
-    for name in LIBRARIES:
+    for name in names:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

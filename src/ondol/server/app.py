@@ -6,6 +6,7 @@ meanwhile. ``serve`` runs it as a process.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -18,11 +19,14 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ondol.core.clock import SystemClock
 from ondol.core.errors import OndolError
 from ondol.core.observe import Observer
+from ondol.core.pid_file import announced
 from ondol.core.setting_sections import ServerSettings
 from ondol.core.settings import Settings
 from ondol.server.auth import KeyGuard, LoopbackGuard, check_exposure
+from ondol.server.entitlement import key_lanes
 from ondol.server.errors import error_response
 from ondol.server.gate import Gate
 from ondol.server.lifecycle import Lifecycle
@@ -41,9 +45,10 @@ from ondol.server.routes import (
     search,
     web,
 )
-from ondol.services.container import Container
+from ondol.services.container import Container, Parts
+from ondol.telemetry.listeners import Listeners
 from ondol.telemetry.logs import configure_logging
-from ondol.telemetry.metrics import Metrics
+from ondol.telemetry.readings import LaneLoad
 
 OpenContainer = Callable[[Settings, Observer], Container]
 
@@ -60,15 +65,18 @@ _ERROR_DOCS: dict[int | str, dict[str, Any]] = {
 
 def open_container(settings: Settings, observer: Observer) -> Container:
     """Return the container a server uses unless it is given another."""
-    return Container.open(settings, observer=observer)
+    parts = Parts(record=settings.telemetry.record)
+    return Container.open(settings, parts=parts, observer=observer)
 
 
 def create_app(settings: Settings, *, opener: OpenContainer = open_container) -> FastAPI:
     """Return the ASGI application; raises ``SettingsError`` where it would be open to others."""
     check_exposure(settings.server)
-    metrics = Metrics()
+    listeners = Listeners(settings.telemetry, clock=SystemClock())
     gate = Gate(limit=settings.server.max_connections, drain_seconds=settings.server.drain_seconds)
-    lifecycle = Lifecycle(opener(settings, metrics), gate=gate)
+    container = opener(settings, listeners)
+    lifecycle = Lifecycle(container, gate=gate)
+    _connect(listeners, lifecycle)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -78,6 +86,7 @@ def create_app(settings: Settings, *, opener: OpenContainer = open_container) ->
         finally:
             gate.drain()
             await lifecycle.close()
+            await asyncio.to_thread(listeners.close)
 
     app = FastAPI(
         title="Ondol",
@@ -98,7 +107,7 @@ def create_app(settings: Settings, *, opener: OpenContainer = open_container) ->
     )
     app.state.lifecycle = lifecycle
     app.state.gate = gate
-    app.state.metrics = metrics
+    app.state.listeners = listeners
     app.state.limits = Limits.of(settings.server)
     for module in _ROUTERS:
         app.include_router(module.routes)
@@ -119,13 +128,30 @@ def serve(
     """
     configure_logging(settings.log_level)
     app = create_app(settings, opener=opener)
-    HttpProcess(app, settings=settings.server, announce=announce).run()
+    process = HttpProcess(app, settings=settings.server, announce=announce)
+    with announced(settings.home, port=process.port):
+        process.run()
+
+
+def _connect(listeners: Listeners, lifecycle: Lifecycle) -> None:
+    """Say where ``/metrics`` reads what is looked up only when it is asked for."""
+    container, sources = lifecycle.container, listeners.metrics.sources
+    sources.lanes = lambda: {
+        name: LaneLoad(now.depth, now.running, now.queue, now.limit, now.wait_seconds)
+        for name, now in container.lanes().items()
+    }
+    sources.usage = lambda: lifecycle.usage
+    sources.recorder = lambda: container.recorder_stats
 
 
 def _middleware(settings: ServerSettings, gate: Gate) -> list[Middleware]:
     """Return the layers, outermost first: who asks is settled before anything is counted or read."""
     guard = (
-        Middleware(KeyGuard, keys=settings.api_keys)
+        Middleware(
+            KeyGuard,
+            keys=settings.api_keys,
+            lanes=key_lanes(settings.key_lanes, keys=settings.api_keys),
+        )
         if settings.api_keys
         else Middleware(LoopbackGuard)
     )

@@ -7,15 +7,18 @@ A component that cannot be loaded stays red with its reason, and the others serv
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import Conflict
+from ondol.core.usage import Usage
 from ondol.server.gate import Gate
 from ondol.services.container import Container
 from ondol.services.readiness import ComponentState
+from ondol.services.upkeep import Upkeep
 
 Status = Literal["starting", "ready", "degraded", "draining"]
 Reloadable = Literal["embedder", "reranker", "generator"]
@@ -42,8 +45,13 @@ class Health:
         return "; ".join(waiting) or "components are about to be loaded"
 
 
+def terminate() -> None:
+    """End this process as a signal from outside would: by draining."""
+    signal.raise_signal(signal.SIGTERM)
+
+
 class Lifecycle:
-    """Owns the one ``Container`` of a server."""
+    """Owns the one ``Container`` of a server, and the watch over it."""
 
     def __init__(
         self,
@@ -51,6 +59,7 @@ class Lifecycle:
         *,
         gate: Gate,
         clock: Clock | None = None,
+        stop: Callable[[], None] = terminate,
     ) -> None:
         self.container = container
         self._gate = gate
@@ -58,10 +67,24 @@ class Lifecycle:
         self._loading: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
         self._closed = False
+        self._upkeep = Upkeep(
+            container.settings,
+            encoders=lambda: container.encoders,
+            generator=lambda: container.loaded_generator,
+            inside=lambda: gate.inside,
+            stop=stop,
+            clock=self._clock,
+            observer=container.observer,
+        )
+
+    @property
+    def usage(self) -> Usage:
+        """The last sample of the machine."""
+        return self._upkeep.usage
 
     def start(self) -> None:
         """Begin to load in the background."""
-        self._loading = asyncio.create_task(self.container.start(), name="ondol-load")
+        self._loading = asyncio.create_task(self._load(), name="ondol-load")
 
     async def loaded(self) -> Health:
         """Wait until every component is ready or has failed."""
@@ -108,7 +131,12 @@ class Lifecycle:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._upkeep.close()
         await self.container.close()
+
+    async def _load(self) -> None:
+        await self.container.start()
+        await self._upkeep.start()
 
     async def _reload(self, components: Sequence[Reloadable], form: str) -> None:
         for component in components:

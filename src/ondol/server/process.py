@@ -94,6 +94,12 @@ class HttpProcess:
         host, port = self._socket.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
+    @property
+    def port(self) -> int:
+        """The TCP port it listens on, which the system may have chosen."""
+        port: int = self._socket.getsockname()[1]
+        return port
+
     def run(self) -> None:
         """Serve until stopped; raises ``ModelError`` when a component cannot be loaded."""
         asyncio.run(self.serve())

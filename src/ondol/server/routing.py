@@ -2,8 +2,8 @@
 
 ``OndolRoute`` is the route class of every router. It reads the whole body (bounded by
 ``BodyLimit``), refuses what is not JSON where JSON is due, and cancels the endpoint when the client
-leaves. ``Open`` (the container), ``Life``, ``TimingOf``, ``TermsOf``, ``LimitsOf`` and ``MetricsOf``
-are what endpoints ask for; one that asks for nothing but these and a body is called without FastAPI's solver.
+leaves. ``Open`` (the container), ``Life``, ``TimingOf``, ``TermsOf``, ``LimitsOf``, ``MetricsOf``
+and ``GoodputOf`` are what endpoints ask for; one that asks for nothing but these and a body is called without FastAPI's solver.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ondol.server.limits import Limits
 from ondol.server.schemas import Body
 from ondol.server.streaming import unless_disconnected
 from ondol.services.container import Container
+from ondol.telemetry.goodput import Goodput
 from ondol.telemetry.metrics import Metrics
 
 B = TypeVar("B", bound=Body)
@@ -158,7 +159,7 @@ def _take_lifecycle(request: Request) -> Lifecycle:
 
 
 def _take_metrics(request: Request) -> Metrics:
-    metrics: Metrics = request.app.state.metrics
+    metrics: Metrics = request.app.state.listeners.metrics
     return metrics
 
 
@@ -182,6 +183,15 @@ def _take_terms(request: Request) -> Terms:
 
 async def _terms(request: Request) -> Terms:
     return terms_of(request)
+
+
+def _take_goodput(request: Request) -> Goodput:
+    goodput: Goodput = request.app.state.listeners.goodput
+    return goodput
+
+
+async def _goodput(request: Request) -> Goodput:
+    return _take_goodput(request)
 
 
 async def _lifecycle(request: Request) -> Lifecycle:
@@ -211,11 +221,13 @@ _TAKEN: dict[Any, Callable[[Request], Any]] = {
     _timing: _take_timing,
     _limits: _take_limits,
     _terms: _take_terms,
+    _goodput: _take_goodput,
 }
 """What FastAPI would await as a dependency, and the same without FastAPI."""
 
 Life = Annotated[Lifecycle, Depends(_lifecycle)]
 MetricsOf = Annotated[Metrics, Depends(_metrics)]
+GoodputOf = Annotated[Goodput, Depends(_goodput)]
 Open = Annotated[Container, Depends(_container)]
 TimingOf = Annotated[Timing, Depends(_timing)]
 LimitsOf = Annotated[Limits, Depends(_limits)]

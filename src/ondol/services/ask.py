@@ -138,6 +138,7 @@ class AskService:
             mode=mode,
             filter=filter,
             timing=timing,
+            lane=None,
         )
         estimate = relevance(signals(question, found.hits)) if found.hits else 0.0
         if estimate < self._settings.min_relevance:
@@ -209,8 +210,8 @@ class AskService:
             else text
             for (n, _, _), text in zip(spans, texts, strict=True)
         ]
-        query = await self._embedding.embed([question], role="query", truncate=True, lane="search")
-        rows = await self._embedding.embed(labelled, role="document", truncate=True, lane="search")
+        query = await self._embedding.embed([question], role="query", truncate=True, lane=None)
+        rows = await self._embedding.embed(labelled, role="document", truncate=True, lane=None)
         cosines = rows.vectors @ query.vectors[0]
         spread = float(np.ptp(cosines)) or 1.0
         wanted = features(question)

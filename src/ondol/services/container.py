@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 from ondol.backends.base import GeneratorHealth
 from ondol.core.clock import SystemClock
-from ondol.core.errors import InvalidInput, NotFound, NotReady, OfflineMissing, OndolError
+from ondol.core.errors import InvalidInput, NotFound, OfflineMissing
+from ondol.core.lane_state import LaneSnapshot
 from ondol.core.machine import Machine
 from ondol.core.memory import LoadGauge
-from ondol.core.observe import ModelStateChanged, NullObserver, Observer
+from ondol.core.observe import ModelStateChanged, NullObserver, Observer, Observers
 from ondol.core.settings import Settings
 from ondol.core.timers import LoopTimers
-from ondol.engine.generation import GenerationEngine
-from ondol.engine.policy import policy_of
-from ondol.engine.run import GenerationLimits
+from ondol.engine.permit import LanePermit
 from ondol.models.library import ModelLibrary
 from ondol.services.ask import AskService
 from ondol.services.backend_factory import BackendFactory, passage_budget
@@ -35,12 +33,16 @@ from ondol.services.embedding_cache import CachedLane
 from ondol.services.encoder_assembly import assemble
 from ondol.services.encoder_group import EncoderGroup, Surroundings
 from ondol.services.encoder_lane import EncoderLane
+from ondol.services.generator_slot import GeneratorSlot
 from ondol.services.ingest import IngestService
-from ondol.services.readiness import Component, ComponentState, Readiness, state_of
+from ondol.services.lane_report import lane_report
+from ondol.services.loading import Load, Loading
+from ondol.services.readiness import UNLOADED, Component, ComponentState, Readiness, state_of
 from ondol.services.reranking import RerankingService
 from ondol.services.retrieval import RetrievalService
 from ondol.store.documents import DocumentStore
 from ondol.store.embedding_cache import CacheStats
+from ondol.telemetry.recorder import Recorder, RecorderStats, Retention
 from ondol.text.korean import KeywordAnalyzer
 from ondol.text.readers.isolated import IsolatedReader
 
@@ -50,13 +52,17 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Which components a caller needs; a command that only searches loads no generator."""
+    """Which components a caller needs; a command that only searches loads no generator.
+
+    ``record`` keeps finished requests in the store's tables; a server does.
+    """
 
     embedder: bool = True
     reranker: bool = True
     keywords: bool = True
     generator: bool = True
     fake: bool = False
+    record: bool = False
 
 
 class Container:
@@ -71,29 +77,32 @@ class Container:
         backends: BackendFactory | None = None,
     ) -> None:
         self.settings = settings
-        self.observer: Observer = observer or NullObserver()
         self._parts = parts or Parts()
+        self._clock = SystemClock()
+        self._recorder = self._recording() if self._parts.record else None
+        heard = [one for one in (observer, self._recorder) if one is not None]
+        self.observer: Observer = Observers(*heard) if heard else NullObserver()
         self._backends = backends or BackendFactory(settings, fake=self._parts.fake)
         self.library: ModelLibrary = self._backends.library
         self.machine: Machine = self._backends.machine
-        self._clock = SystemClock()
         self._shared = Surroundings(self._clock, LoopTimers(), self.observer, LoadGauge())
         self._assembled = partial(
             assemble, settings=settings, backends=self._backends, shared=self._shared
         )
-        self._states: dict[str, ComponentState] = {}
-        self._failures: list[Exception] = []
+        self.searches = LanePermit("search", settings.lanes.search, clock=self._clock)
+        self._loading = Loading(
+            dispensable=self._dispensable, clock=self._clock, observer=self.observer
+        )
         self._store: DocumentStore | None = None
         self._analyzer = KeywordAnalyzer()
         self._reader = IsolatedReader()
         self._embedder: EncoderGroup | None = None
         self._reranker: EncoderGroup | None = None
         self._cache: CacheTiers | None = None
-        self._engine: GenerationEngine | None = None
+        self._generator: GeneratorSlot | None = None
         self._embedding: EmbeddingService | None = None
         self._reranking: RerankingService | None = None
         self._ingest: IngestService | None = None
-        self._generator_model = ""
 
     @classmethod
     def open(
@@ -113,7 +122,7 @@ class Container:
     async def __aenter__(self) -> Self:
         try:
             await self.start()
-            self._raise_failures()
+            self._loading.raise_first()
         except BaseException:
             await self.close()
             raise
@@ -130,7 +139,7 @@ class Container:
     async def start(self) -> None:
         """Load every wanted component side by side; failures become states, not exceptions."""
         parts = self._parts
-        wanted: dict[str, tuple[bool, Callable[[], Awaitable[str]]]] = {
+        wanted: dict[str, tuple[bool, Load]] = {
             "store": (True, self._load_store),
             "embedder": (parts.embedder, self._load_embedder),
             "reranker": (
@@ -143,33 +152,36 @@ class Container:
                 self._load_generator,
             ),
         }
-        for name, (on, _) in wanted.items():
-            self._states[name] = ComponentState("loading" if on else "off")
-        await asyncio.gather(*(self._load(name, load) for name, (on, load) in wanted.items() if on))
+        await self._loading.start(wanted)
 
     async def close(self, *, drain_seconds: float = 0.0) -> None:
         """Stop admitting, let what runs finish up to ``drain_seconds``, release everything."""
-        if self._engine is not None:
-            await self._engine.close(drain_seconds)
+        if self._generator is not None:
+            await self._generator.close(drain_seconds)
         for group in self.encoders.values():
             await group.close()
         if self._cache is not None:
             await asyncio.to_thread(self._cache.close)
         await asyncio.to_thread(self._reader.close)
+        if self._recorder is not None:
+            await asyncio.to_thread(self._recorder.close)
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
-        self._engine = self._embedder = self._reranker = self._store = None
+        self._embedder = self._reranker = self._store = None
+        self._generator = None
 
     def readiness(self) -> Readiness:
         """Return the state of every component now; a model's follows its slot or process."""
-        components = dict(self._states)
+        components = dict(self._loading.states)
         for name, group in self.encoders.items():
             if components[name].state == "ready":
                 components[name] = state_of(group, components[name])
         generator = components.get("generator")
-        if self._engine is not None and generator is not None and generator.state == "ready":
-            health = self._engine.health()
-            if not health.ready:
+        if self._generator is not None and generator is not None and generator.state == "ready":
+            health = self._generator.health()
+            if health is None:
+                components["generator"] = replace(generator, reason=UNLOADED)
+            elif not health.ready:
                 components["generator"] = ComponentState(
                     "failed" if health.state == "failed" else "loading",
                     model=generator.model,
@@ -191,12 +203,12 @@ class Container:
         return self._need(self._reranking, "reranker")
 
     @property
-    def generation(self) -> GenerationEngine:
-        return self._need(self._engine, "generator")
+    def generation(self) -> GeneratorSlot:
+        return self._need(self._generator, "generator")
 
     @property
     def chat(self) -> ChatService:
-        return ChatService(self.generation, model=self._generator_model)
+        return ChatService(self.generation, model=self.generation.model)
 
     @property
     def retrieval(self) -> RetrievalService:
@@ -207,7 +219,10 @@ class Container:
             self._analyzer,
             settings=self.settings.retrieval,
             reranking=self._reranking,
+            lanes=self.settings.lanes,
+            permit=self.searches,
             clock=self._clock,
+            observer=self.observer,
         )
 
     @property
@@ -248,6 +263,31 @@ class Container:
         return {name: group for name, group in pairs.items() if group is not None}
 
     @property
+    def loaded_generator(self) -> GeneratorSlot | None:
+        """The generator, if there is one and it has been loaded."""
+        return self._generator
+
+    @property
+    def models(self) -> dict[str, EncoderGroup | GeneratorSlot]:
+        """Every model that has been loaded, by component; a cold one is loaded by its next use."""
+        generator = {} if self._generator is None else {"generator": self._generator}
+        return {**self.encoders, **generator}
+
+    def lanes(self) -> dict[str, LaneSnapshot]:
+        """Return every lane as it is now."""
+        return lane_report(
+            self.settings.lanes,
+            generator=self._generator,
+            searches=self.searches.snapshot(),
+            encoders=self.encoders,
+        )
+
+    @property
+    def recorder_stats(self) -> RecorderStats:
+        """What the recorder of finished requests has written and lost; zeros where it is off."""
+        return RecorderStats() if self._recorder is None else self._recorder.stats()
+
+    @property
     def cache_stats(self) -> list[CacheStats]:
         """What each tier of the embedding cache holds and has done; empty where it is off."""
         return [] if self._cache is None else self._cache.stats()
@@ -266,7 +306,7 @@ class Container:
         running = self.encoders.get(component)
         if running is not None:
             await running.reload(form=form)
-            self._states[component] = ComponentState("ready", model=running.spec.model)
+            self._loading.states[component] = ComponentState("ready", model=running.spec.model)
             return
         if form != "auto":
             raise InvalidInput(
@@ -274,47 +314,18 @@ class Container:
                 hint="leave the form out",
                 param="form",
             )
-        old_engine = self._engine
         loads = {
             "embedder": self._load_embedder,
             "reranker": self._load_reranker,
             "generator": self._load_generator,
         }
         model = await loads[component]()
-        self._states[component] = ComponentState("ready", model=model)
-        if old_engine is not None and old_engine is not self._engine:
-            await old_engine.close(self.settings.server.drain_seconds)
+        self._loading.states[component] = ComponentState("ready", model=model)
 
-    async def _load(self, name: str, load: Callable[[], Awaitable[str]]) -> None:
-        started = self._clock.monotonic()
-        try:
-            model = await load()
-        except Exception as error:
-            if not isinstance(error, OndolError):
-                _log.exception("%s failed to load", name)
-            reason = f"{error} {getattr(error, 'hint', '')}".strip()
-            if name == "reranker" and self._can_do_without_reranker(error):
-                _log.warning("searching without a reranker: %s", reason)
-                self._states[name] = ComponentState("off", reason=reason)
-                return
-            self._states[name] = ComponentState("failed", reason=reason)
-            self._failures.append(error)
-            self.observer.observe(ModelStateChanged(model=name, state="failed", reason=reason))
-            return
-        seconds = self._clock.monotonic() - started
-        self._states[name] = ComponentState("ready", model=model, seconds=seconds)
-        self.observer.observe(
-            ModelStateChanged(model=model or name, state="ready", seconds=seconds)
-        )
-
-    def _can_do_without_reranker(self, error: Exception) -> bool:
+    def _dispensable(self, name: str, error: Exception) -> bool:
         """A reranker that was never pulled is no failure unless every search must rerank."""
         absent = isinstance(error, NotFound | OfflineMissing)
-        return absent and self.settings.retrieval.rerank != "on"
-
-    def _raise_failures(self) -> None:
-        for error in self._failures:
-            raise error
+        return name == "reranker" and absent and self.settings.retrieval.rerank != "on"
 
     def _generator_state(self, health: GeneratorHealth) -> None:
         self.observer.observe(
@@ -344,6 +355,7 @@ class Container:
             group,
             query_prefix=plan.query_prefix,
             document_prefix=plan.document_prefix,
+            lanes=self.settings.lanes,
             observer=self.observer,
         )
         self._ingest = None
@@ -353,45 +365,39 @@ class Container:
         group = self._assembled("reranker")
         plan = await group.load()
         self._reranker = group
-        self._reranking = RerankingService(group, languages=plan.languages, observer=self.observer)
+        self._reranking = RerankingService(
+            group,
+            languages=plan.languages,
+            lanes=self.settings.lanes,
+            observer=self.observer,
+        )
         return plan.model
 
     async def _load_generator(self) -> str:
-        backend = await asyncio.to_thread(self._backends.generator, on_state=self._generator_state)
-        settings = self.settings.generation
-        self._engine = GenerationEngine(
-            backend,
-            slots=backend.spec.slots,
-            lanes=self.settings.lanes,
-            policy=policy_of(settings.policy, age_seconds=settings.age_seconds),
-            limits=GenerationLimits(
-                first_token_seconds=settings.first_token_seconds,
-                total_seconds=settings.total_seconds,
-            ),
-            tokens_per_second=self._backends.prefill_rate(),
+        slot = self._generator or GeneratorSlot(
+            self._backends,
+            settings=self.settings,
             clock=self._clock,
             observer=self.observer,
+            on_state=self._generator_state,
         )
-        self._generator_model = backend.spec.model
-        return backend.spec.model
+        model = await slot.load()
+        self._generator = slot
+        return model
+
+    def _recording(self) -> Recorder:
+        kept = self.settings.telemetry
+        return Recorder(
+            lambda rows: self.store.metrics.insert(rows),
+            trim=lambda *, before, keep: self.store.metrics.trim(before=before, keep=keep),
+            retention=Retention(kept.retention_days, kept.retention_rows),
+            clock=self._clock,
+        )
 
     def _cached(self, lane: EncoderLane) -> EncoderLane:
         return lane if self._cache is None else CachedLane(lane, self._cache)
 
     def _need(self, part: _T | None, name: Component) -> _T:
-        if part is not None:
-            return part
-        state = self._states.get(name, ComponentState("loading"))
-        if state.state == "failed":
-            raise NotReady(
-                f"the {name} could not be loaded: {state.reason}",
-                retry_after=30,
-                hint="see /health/ready, or run `ondol doctor`",
-            )
-        if state.state == "off":
-            raise NotReady(
-                f"no {name} is loaded. {state.reason}".strip(),
-                retry_after=60,
-                hint="see `ondol doctor --settings`",
-            )
-        raise NotReady(f"the {name} is still loading", retry_after=2, hint="try again shortly")
+        if part is None:
+            raise self._loading.absent(name)
+        return part

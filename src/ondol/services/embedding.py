@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 
 from ondol.core.errors import InvalidInput, OndolError, TextTooLong
+from ondol.core.lanes import LanesSettings
 from ondol.core.observe import NullObserver, Observer, Timing
 from ondol.core.types import Encoded, FloatMatrix, TextRole
 from ondol.engine.batcher import BatchResult
@@ -37,9 +38,11 @@ class EmbeddingService:
         *,
         query_prefix: str = "",
         document_prefix: str = "",
+        lanes: LanesSettings | None = None,
         observer: Observer | None = None,
     ) -> None:
         self._encoder = lane
+        self._lanes = lanes or LanesSettings()
         self._prefixes: dict[TextRole, str] = {"query": query_prefix, "document": document_prefix}
         self._observer = observer or NullObserver()
 
@@ -63,7 +66,7 @@ class EmbeddingService:
         truncate: bool = False,
         dimensions: int | None = None,
         timing: Timing | None = None,
-        lane: str = "embeddings",
+        lane: str | None = "embeddings",
     ) -> EmbeddingResult:
         """Embed ``texts`` in order; raises the first item's error with ``param="input[i]"``.
 
@@ -80,7 +83,7 @@ class EmbeddingService:
         return EmbeddingResult(vectors=vectors, tokens=sum(result.tokens), model=model)
 
     async def embed_each(
-        self, texts: Sequence[str], *, role: TextRole, lane: str = "batch"
+        self, texts: Sequence[str], *, role: TextRole, lane: str | None = "batch"
     ) -> list[FloatMatrix | OndolError]:
         """Embed ``texts``, truncating; a text that fails yields its error, the others go on."""
         result, _ = await self._run(texts, role, True, None, lane)
@@ -95,7 +98,7 @@ class EmbeddingService:
         role: TextRole,
         truncate: bool,
         timing: Timing | None,
-        lane: str,
+        lane: str | None,
     ) -> tuple[BatchResult, str]:
         if not texts:
             raise InvalidInput("input is empty", hint="send at least one text", param="input")
@@ -105,7 +108,13 @@ class EmbeddingService:
             for index, text in enumerate(cast("Sequence[str | Sequence[int]]", texts))
         ]
         timing = timing or Timing()
-        with finished(self._observer, lane=lane, model=self.model, timing=timing) as note:
+        with finished(
+            self._observer,
+            lane=lane,
+            model=self.model,
+            timing=timing,
+            promise_ms=self._lanes.promise_ms(lane),
+        ) as note:
             result = await self._encoder.submit(
                 items,
                 truncate=truncate,

@@ -34,7 +34,7 @@ from ondol.services.encoder_plan import (
     load_or_fall_back,
 )
 from ondol.services.model_slot import Build, ModelSlot
-from ondol.services.slot_info import SlotInfo
+from ondol.services.slot_info import SlotInfo, SlotState
 from ondol.services.trial import Trial
 
 _log = logging.getLogger("ondol.encoders")
@@ -134,6 +134,11 @@ class EncoderGroup:
     def slots(self) -> list[SlotInfo]:
         """What runs, the query's slot first; the candidate is in ``ab``."""
         return [slot.info() for slot in self._slots()]
+
+    @property
+    def cold(self) -> bool:
+        """Whether all of it was unloaded; the next request loads it."""
+        return all(slot.info().state is SlotState.COLD for slot in self._slots())
 
     @property
     def trial(self) -> Trial | None:

@@ -13,13 +13,22 @@ from ondol.core.observe import Observer, RequestFinished, RequestOutcome, Timing
 
 @contextmanager
 def finished(
-    observer: Observer, *, lane: str, model: str, timing: Timing, clock: Clock | None = None
+    observer: Observer,
+    *,
+    lane: str | None,
+    model: str,
+    timing: Timing,
+    promise_ms: float | None = None,
+    clock: Clock | None = None,
 ) -> Iterator[Callable[..., None]]:
-    """Observe one request around a block; call the yielded function to add token counts."""
+    """Observe one request around a block; call the yielded function to add token counts.
+
+    ``promise_ms`` is within how many milliseconds the lane promises the whole answer. Work for
+    another request, without a lane of its own, is not observed: that request is.
+    """
     now = (clock or SystemClock()).monotonic
     started = now()
-    counts: dict[str, int] = {}
-
+    counts = {"tokens_in": 0}
     outcome: RequestOutcome = "ok"
     code = ""
     try:
@@ -30,11 +39,18 @@ def finished(
         raise
     finally:
         timing.total_ms = (now() - started) * 1e3
-        observer.observe(
-            RequestFinished(
-                lane=lane, model=model, outcome=outcome, timing=timing, code=code, **counts
+        if lane is not None:
+            observer.observe(
+                RequestFinished(
+                    lane=lane,
+                    model=model,
+                    outcome=outcome,
+                    timing=timing,
+                    code=code,
+                    tokens_in=counts["tokens_in"],
+                    deadline_ms=promise_ms,
+                )
             )
-        )
 
 
 def outcome_name(error: BaseException) -> RequestOutcome:

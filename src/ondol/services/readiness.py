@@ -8,6 +8,8 @@ from typing import Literal
 from ondol.services.encoder_group import EncoderGroup
 from ondol.services.slot_info import SlotState
 
+UNLOADED = "unloaded while idle; the next request loads it"
+
 Component = Literal["store", "embedder", "reranker", "keywords", "generator"]
 
 
@@ -46,5 +48,5 @@ def state_of(group: EncoderGroup, said: ComponentState) -> ComponentState:
     if failed is not None:
         return replace(found, state="failed", reason=failed.error)
     if all(slot.state is SlotState.COLD for slot in slots):
-        return replace(found, reason="unloaded while idle; the next request loads it")
+        return replace(found, reason=UNLOADED)
     return found

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ondol.core.errors import InvalidInput, OndolError
+from ondol.core.lanes import LanesSettings
 from ondol.core.observe import NullObserver, Observer, Timing
 from ondol.core.types import Pair
 from ondol.services.encoder_lane import EncoderLane
@@ -38,9 +39,15 @@ class RerankingService:
     """Scores (query, document) pairs."""
 
     def __init__(
-        self, lane: EncoderLane, *, languages: Sequence[str], observer: Observer | None = None
+        self,
+        lane: EncoderLane,
+        *,
+        languages: Sequence[str],
+        lanes: LanesSettings | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._encoder = lane
+        self._lanes = lanes or LanesSettings()
         self._languages = frozenset(languages)
         self._observer = observer or NullObserver()
 
@@ -60,7 +67,7 @@ class RerankingService:
         top_n: int | None = None,
         truncate: bool = False,
         timing: Timing | None = None,
-        lane: str = "rerank",
+        lane: str | None = "rerank",
     ) -> RerankResult:
         """Score ``documents`` against ``query``; raises the first item's error (``documents[i]``)."""
         if not documents:
@@ -70,7 +77,13 @@ class RerankingService:
                 f"top_n = {top_n}, it must be 1 or more", hint="leave it out for all", param="top_n"
             )
         timing = timing or Timing()
-        with finished(self._observer, lane=lane, model=self.model, timing=timing) as note:
+        with finished(
+            self._observer,
+            lane=lane,
+            model=self.model,
+            timing=timing,
+            promise_ms=self._lanes.promise_ms(lane),
+        ) as note:
             result = await self._encoder.submit(
                 [Pair(query, document) for document in documents], truncate=truncate, timing=timing
             )

@@ -7,16 +7,20 @@ are those of the last stage that ordered it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import Conflict, InvalidInput
-from ondol.core.observe import Timing
+from ondol.core.lanes import LanesSettings
+from ondol.core.observe import NullObserver, Observer, Timing
 from ondol.core.setting_sections import RetrievalSettings
 from ondol.core.types import Hit, SearchMode
+from ondol.engine.permit import LanePermit
 from ondol.services.embedding import EmbeddingService
+from ondol.services.outcomes import finished
 from ondol.services.reranking import RerankingService
 from ondol.store.documents import DocumentStore
 from ondol.store.fusion import reciprocal_rank_fusion, score_fusion
@@ -52,13 +56,19 @@ class RetrievalService:
         *,
         settings: RetrievalSettings,
         reranking: RerankingService | None = None,
+        lanes: LanesSettings | None = None,
+        permit: LanePermit | None = None,
         clock: Clock | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._store = store
         self._embedding = embedding
         self._analyzer = analyzer
         self._settings = settings
         self._reranking = reranking
+        self._lanes = lanes or LanesSettings()
+        self._permit = permit
+        self._observer = observer or NullObserver()
         self._clock = clock or SystemClock()
 
     async def search(
@@ -71,9 +81,11 @@ class RetrievalService:
         rerank: bool | None = None,
         filter: Mapping[str, Any] | None = None,
         timing: Timing | None = None,
+        lane: Literal["search"] | None = "search",
     ) -> SearchResult:
         """Return the ``top_k`` best chunks of ``collection`` for ``query``.
 
+        A request of its own holds a place in the lane; ``lane`` is ``None`` for a part of another.
         Raises ``NotFound`` for an unknown collection, ``Conflict`` when its vectors come from
         another embedder, ``InvalidInput`` for an empty query.
         """
@@ -81,6 +93,39 @@ class RetrievalService:
             raise InvalidInput("the query is empty", hint="send at least one word", param="query")
         mode = mode or self._settings.mode
         top_k = top_k or self._settings.top_k
+        timing = timing or Timing()
+        async with self._place(lane, timing):
+            return await self._search(collection, query, top_k, mode, rerank, filter, timing)
+
+    @asynccontextmanager
+    async def _place(self, lane: Literal["search"] | None, timing: Timing) -> AsyncIterator[None]:
+        """Hold a place in the lane around one search, and tell how it ended."""
+        model = self._embedding.model if self._embedding is not None else ""
+        promise = self._lanes.promise_ms(lane)
+        with finished(
+            self._observer,
+            lane=lane,
+            model=model,
+            timing=timing,
+            promise_ms=promise,
+            clock=self._clock,
+        ):
+            if lane is None or self._permit is None:
+                yield
+                return
+            async with self._permit.hold(timing):
+                yield
+
+    async def _search(
+        self,
+        collection: str,
+        query: str,
+        top_k: int,
+        mode: SearchMode,
+        rerank: bool | None,
+        filter: Mapping[str, Any] | None,
+        timing: Timing,
+    ) -> SearchResult:
         started = self._clock.monotonic()
         await self._check(collection, mode)
         use_rerank = self._should_rerank(query, rerank)
@@ -93,8 +138,7 @@ class RetrievalService:
             hits = await self._rerank(query, hits, timing)
             timings["rerank_ms"] = (self._clock.monotonic() - before) * 1e3
         total = (self._clock.monotonic() - started) * 1e3
-        if timing is not None:
-            timing.retrieve_ms += total
+        timing.retrieve_ms += total
         timings["total_ms"] = total
         return SearchResult(hits=hits[:top_k], mode=mode, reranked=use_rerank, timings=timings)
 
@@ -157,7 +201,7 @@ class RetrievalService:
                 param="mode",
             )
         embedded = await self._embedding.embed(
-            [query], role="query", truncate=True, timing=timing, lane="search"
+            [query], role="query", truncate=True, timing=timing, lane=None
         )
         return await asyncio.to_thread(
             self._store.search_vectors, collection, embedded.vectors[0], limit=depth, filter=filter
@@ -216,7 +260,7 @@ class RetrievalService:
         if self._reranking is None:
             return hits
         texts = [f"{hit.title}\n{hit.text}" if hit.title else hit.text for hit in hits]
-        result = await self._reranking.rerank(query, texts, truncate=True, timing=timing)
+        result = await self._reranking.rerank(query, texts, truncate=True, timing=timing, lane=None)
         return [
             replace(hits[item.index], score=item.score, rerank_score=item.logit)
             for item in result.results

@@ -25,6 +25,7 @@ from ondol.store import chunks as _chunk_rows
 from ondol.store.collections import CollectionRow
 from ondol.store.database import Database
 from ondol.store.matrix import Ids, Matrix
+from ondol.store.metric_rows import MetricStore
 from ondol.store.names import collection_name
 from ondol.store.records import ChunkRow, Collection, NewChunk, StoredDocument, StoreReport
 from ondol.store.vectors import VectorIndex
@@ -55,6 +56,8 @@ class DocumentStore:
         self._database = Database(home / "ondol.db", clock=clock, busy_seconds=busy_seconds)
         self._vectors = VectorIndex(self._database, home / "vectors", resident_bytes=resident_bytes)
         self._vectors.sweep()
+        self.metrics = MetricStore(self._database)
+        """The rows of finished requests, in the same file."""
 
     def __enter__(self) -> DocumentStore:
         return self

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -21,7 +22,10 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time level logger message request_id`` and the record's extras."""
+    """One JSON object a line: ``time level logger message request_id`` and the record's extras.
+
+    An extra never takes the place of the first four; a number that JSON does not know is null.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -30,9 +34,10 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if request := request_id.get():
+        if request := _request_of(record):
             line["request_id"] = request
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        extras = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        line = line | {key: _finite(value) for key, value in extras.items()} | line
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
@@ -43,13 +48,23 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-        request = request_id.get()
+        request = _request_of(record)
         line = f"{time} {record.levelname.lower()} {record.name}: {record.getMessage()}"
         if request:
             line += f" [{request}]"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
+
+
+def _request_of(record: logging.LogRecord) -> str:
+    """Return the id the record names, else that of the context it was made in."""
+    named: object = getattr(record, "request_id", "")
+    return str(named) if named else request_id.get()
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def configure_logging(

@@ -1,22 +1,19 @@
 """Prometheus metrics behind the ``Observer`` protocol.
 
-Names, labels and buckets stand in one table (``TABLE``). Each ``Metrics`` has its own registry, so
-that two servers in one process do not share counts. Series of known lanes exist before the first
-request, so that a rate over them starts at zero. Thread-safe.
+Counts events into the series of ``series.TABLE``; what is looked up instead of counted comes from
+``readings``. Each ``Metrics`` has its own registry, so that two servers in one process do not share
+counts. Thread-safe.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from ondol.core.lanes import LANES
 from ondol.core.observe import (
     BatchBudgetChanged,
     BatchRun,
@@ -30,207 +27,37 @@ from ondol.core.observe import (
     ModelStateChanged,
     RequestFinished,
 )
+from ondol.core.pressure_changed import PressureChanged
+from ondol.telemetry.readings import Readings, Sources
+from ondol.telemetry.series import MODEL_STATES, REQUESTS, STATE, Series
+from ondol.telemetry.series_models import MODELS
+
+__all__ = ["CONTENT_TYPE", "LANES", "TABLE", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-LANES = ("ask", "batch", "chat", "embeddings", "rerank", "search")
-OUTCOMES = ("ok", "refused", "failed", "cancelled", "deadline")
-MODEL_STATES = ("cold", "loading", "starting", "ready", "restarting", "failed", "closed")
-
-_WAIT = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-_WORK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-_TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-_AGREEMENT = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 1.0)
-_SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One row of the table: what is measured, in which unit, split by which labels."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
-    before: tuple[Mapping[str, str], ...] = ()
-
-
-def _lanes(**extra: Sequence[str]) -> tuple[Mapping[str, str], ...]:
-    rows: list[dict[str, str]] = [{"lane": lane} for lane in LANES]
-    for label, values in extra.items():
-        rows = [{**row, label: value} for row in rows for value in values]
-    return tuple(rows)
-
-
-TABLE: tuple[Series, ...] = (
-    Series(
-        "ondol_requests",
-        "counter",
-        "Requests by lane and how they ended.",
-        ("lane", "outcome"),
-        before=_lanes(outcome=OUTCOMES),
-    ),
-    Series(
-        "ondol_request_queue_seconds",
-        "histogram",
-        "Time a request waited before its work began.",
-        ("lane",),
-        _WAIT,
-        _lanes(),
-    ),
-    Series(
-        "ondol_request_inference_seconds",
-        "histogram",
-        "Time a request spent in a model.",
-        ("lane",),
-        _WORK,
-        _lanes(),
-    ),
-    Series(
-        "ondol_request_total_seconds",
-        "histogram",
-        "Time from admission to the end of a request.",
-        ("lane",),
-        _WORK,
-        _lanes(),
-    ),
-    Series(
-        "ondol_first_token_seconds",
-        "histogram",
-        "Time to the first generated token.",
-        ("lane",),
-        _WORK,
-        ({"lane": "ask"}, {"lane": "chat"}),
-    ),
-    Series(
-        "ondol_tokens",
-        "counter",
-        "Tokens read (in), generated (out) and found in the prompt cache (cached).",
-        ("lane", "direction"),
-        before=_lanes(direction=("in", "out", "cached")),
-    ),
-    Series(
-        "ondol_batches",
-        "counter",
-        "Encoder batches by how they ended.",
-        ("model", "outcome"),
-    ),
-    Series(
-        "ondol_batch_tokens",
-        "histogram",
-        "Tokens in one encoder batch, padding included.",
-        ("model",),
-        _TOKENS,
-    ),
-    Series(
-        "ondol_batch_padding_ratio",
-        "histogram",
-        "Share of a batch's tokens that is padding.",
-        ("model",),
-        _SHARES,
-    ),
-    Series(
-        "ondol_batch_seconds",
-        "histogram",
-        "Time of one encoder batch in the model.",
-        ("model",),
-        _WORK,
-    ),
-    Series(
-        "ondol_batch_budget_ratio",
-        "gauge",
-        "Share of the token budget a batch may use: below 1 while memory is short, absent until then.",
-        ("model",),
-    ),
-    Series(
-        "ondol_batch_budget_changes",
-        "counter",
-        "Changes of a batch's token budget, by what led to them.",
-        ("model", "reason"),
-    ),
-    Series(
-        "ondol_model_state",
-        "gauge",
-        "1 for the state a model is in, 0 for the others.",
-        ("model", "state"),
-    ),
-    Series(
-        "ondol_form_fallbacks",
-        "counter",
-        "Loads in which a form failed and the reference form took its place.",
-        ("model", "wanted"),
-    ),
-    Series(
-        "ondol_ab_requests",
-        "counter",
-        "Requests an A/B candidate ran beside (shadowed), answered, dropped as busy, or failed.",
-        ("component", "candidate", "outcome"),
-    ),
-    Series(
-        "ondol_ab_seconds",
-        "histogram",
-        "Tokenising and inference of one compared request, by side; the queue is not in it.",
-        ("component", "side"),
-        _WORK,
-    ),
-    Series(
-        "ondol_ab_agreement",
-        "histogram",
-        "How far the candidate agrees, one request: least cosine, or Kendall's tau.",
-        ("component", "candidate"),
-        _AGREEMENT,
-    ),
-    Series(
-        "ondol_embedding_cache_texts",
-        "counter",
-        "Distinct texts to embed, by where the vector was found; joined: another request's work.",
-        ("found",),
-        before=tuple({"found": found} for found in ("memory", "durable", "joined", "nowhere")),
-    ),
-    Series("ondol_embedding_cache_entries", "gauge", "Vectors held.", ("tier",)),
-    Series("ondol_embedding_cache_bytes", "gauge", "Bytes held.", ("tier",)),
-    Series(
-        "ondol_embedding_cache_on", "gauge", "1 while the tier is in use, 0 while not.", ("tier",)
-    ),
-    Series(
-        "ondol_embedding_cache_losses",
-        "counter",
-        "Vectors evicted, dropped because too many waited to be written, and failed look-ups.",
-        ("tier", "kind"),
-    ),
-    Series("ondol_generator_restarts", "counter", "Restarts of the generator process."),
-    Series(
-        "ondol_documents",
-        "counter",
-        "Documents that went through ingest, by outcome.",
-        ("outcome",),
-        before=tuple(
-            {"outcome": outcome}
-            for outcome in ("added", "updated", "unchanged", "failed", "deleted")
-        ),
-    ),
-    Series("ondol_chunks", "counter", "Chunks embedded and stored."),
-    Series(
-        "ondol_citations",
-        "counter",
-        "Citations of answers: verified, or dropped because the quote does not stand there.",
-        ("outcome",),
-        before=({"outcome": "verified"}, {"outcome": "dropped"}),
-    ),
-)
+TABLE: tuple[Series, ...] = (*REQUESTS, *STATE, *MODELS)
 
 
 class Metrics:
-    """An ``Observer`` that counts; ``render`` gives the Prometheus text format."""
+    """An ``Observer`` that counts; ``render`` gives the Prometheus text format.
 
-    def __init__(self) -> None:
+    ``sources`` says where lanes, goodput, usage and the recorder are read; set them any time.
+    """
+
+    def __init__(self, sources: Sources | None = None) -> None:
+        self.sources = sources or Sources()
         self._registry = CollectorRegistry(auto_describe=True)
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
+        # Series of labels seen before: looking them up anew costs most of an event's time.
+        self._counted: dict[tuple[str, ...], Counter] = {}
+        self._timed: dict[tuple[str, ...], Histogram] = {}
         for series in TABLE:
-            self._create(series)
-        self._registry.register(_Process())
+            if not series.read:
+                self._create(series)
+        self._gauges["ondol_concurrency_ratio"].set(1)
+        self._readings = Readings(self.sources)
 
     def observe(self, event: Event) -> None:
         match event:
@@ -246,18 +73,24 @@ class Metrics:
                 self._compared(event)
             case EmbeddingsLookedUp() | CacheTierChanged():
                 self._cache(event)
-            case DocumentIngested(outcome=outcome, chunks=chunks):
-                self._counters["ondol_documents"].labels(outcome=outcome).inc()
-                if outcome in {"added", "updated"}:
-                    self._counters["ondol_chunks"].inc(chunks)
-            case CitationsVerified(verified, dropped):
-                citations = self._counters["ondol_citations"]
-                citations.labels(outcome="verified").inc(verified)
-                citations.labels(outcome="dropped").inc(dropped)
+            case PressureChanged(level=level, concurrency=concurrency):
+                self._count("ondol_pressure_changes", level)
+                self._gauges["ondol_concurrency_ratio"].set(concurrency)
+            case DocumentIngested() | CitationsVerified():
+                self._documents(event)
 
-    def render(self) -> bytes:
-        """Return every series in the Prometheus text format, UTF-8."""
-        return generate_latest(self._registry)
+    def look(self) -> list[Metric]:
+        """Return what the sources say now; cheap, and to be called where they may be read."""
+        return list(self._readings.collect())
+
+    def render(self, looked: Sequence[Metric] | None = None) -> bytes:
+        """Return every series in the Prometheus text format, UTF-8.
+
+        Takes some 10 ms of processor; a server looks first and renders in a thread, so that
+        nothing waits.
+        """
+        looked = self.look() if looked is None else looked
+        return generate_latest(_Joined(self._registry, looked))
 
     def _create(self, series: Series) -> None:
         made: Counter | Gauge | Histogram
@@ -282,18 +115,41 @@ class Metrics:
 
     def _request(self, event: RequestFinished) -> None:
         lane, timing = event.lane, event.timing
-        self._counters["ondol_requests"].labels(lane=lane, outcome=event.outcome).inc()
-        self._time("ondol_request_queue_seconds", timing.queue_ms, lane=lane)
-        self._time("ondol_request_total_seconds", timing.total_ms, lane=lane)
-        tokens = self._counters["ondol_tokens"]
-        tokens.labels(lane=lane, direction="in").inc(event.tokens_in)
-        tokens.labels(lane=lane, direction="out").inc(event.tokens_out)
-        tokens.labels(lane=lane, direction="cached").inc(event.tokens_cached)
+        self._count("ondol_requests", lane, event.outcome)
+        if event.outcome == "refused":
+            self._count("ondol_refusals", lane, event.code or "refused")
+        self._promise(event)
+        self._time("ondol_request_queue_seconds", timing.queue_ms, lane)
+        self._time("ondol_request_total_seconds", timing.total_ms, lane)
+        tokens_in, cached = event.tokens_in, event.tokens_cached
+        directions = {"in": tokens_in, "out": event.tokens_out, "cached": cached}
+        for direction, tokens in directions.items():
+            if tokens:
+                self._count("ondol_tokens", lane, direction, by=tokens)
         inference = timing.inference_ms or timing.prefill_ms + timing.decode_ms
-        if inference:
-            self._time("ondol_request_inference_seconds", inference, lane=lane)
-        if timing.ttft_ms:
-            self._time("ondol_first_token_seconds", timing.ttft_ms, lane=lane)
+        for name, milliseconds in (
+            ("ondol_request_inference_seconds", inference),
+            ("ondol_first_token_seconds", timing.ttft_ms),
+            ("ondol_time_per_output_token_seconds", timing.tpot_ms),
+            ("ondol_inter_token_median_seconds", timing.itl_p50_ms),
+            ("ondol_inter_token_tail_seconds", timing.itl_p99_ms),
+        ):
+            if milliseconds:
+                self._time(name, milliseconds, lane)
+        if event.generated:
+            self._count("ondol_prompt_tokens", lane, "cached", by=cached)
+            self._count("ondol_prompt_tokens", lane, "computed", by=max(0, tokens_in - cached))
+
+    def _promise(self, event: RequestFinished) -> None:
+        """Count how the deadline went, and how far off the prediction was."""
+        met = event.deadline_met
+        if met is not None:
+            result = "met" if met else "refused" if event.outcome == "refused" else "missed"
+            self._count("ondol_deadlines", event.lane, result)
+        real = event.timing.ttft_ms
+        if event.generated and event.predicted_ms is not None and real:
+            error = abs(event.predicted_ms - real) / real
+            self._histogram("ondol_first_token_error_ratio", event.lane).observe(error)
 
     def _batch(self, event: BatchRun | BatchBudgetChanged) -> None:
         if isinstance(event, BatchBudgetChanged):
@@ -332,6 +188,15 @@ class Metrics:
         if event.agreement is not None:
             self._histograms["ondol_ab_agreement"].labels(**names).observe(event.agreement)
 
+    def _documents(self, event: DocumentIngested | CitationsVerified) -> None:
+        if isinstance(event, CitationsVerified):
+            self._count("ondol_citations", "verified", by=event.verified)
+            self._count("ondol_citations", "dropped", by=event.dropped)
+            return
+        self._count("ondol_documents", event.outcome)
+        if event.outcome in {"added", "updated"}:
+            self._counters["ondol_chunks"].inc(event.chunks)
+
     def _cache(self, event: EmbeddingsLookedUp | CacheTierChanged) -> None:
         if isinstance(event, EmbeddingsLookedUp):
             texts = self._counters["ondol_embedding_cache_texts"]
@@ -350,24 +215,31 @@ class Metrics:
                 count
             )
 
-    def _time(self, name: str, milliseconds: float, *, lane: str) -> None:
-        self._histograms[name].labels(lane=lane).observe(milliseconds / 1e3)
+    def _count(self, name: str, *values: str, by: float = 1) -> None:
+        key = (name, *values)
+        series = self._counted.get(key)
+        if series is None:
+            series = self._counted[key] = self._counters[name].labels(*values)
+        series.inc(by)
+
+    def _histogram(self, name: str, *values: str) -> Histogram:
+        key = (name, *values)
+        series = self._timed.get(key)
+        if series is None:
+            series = self._timed[key] = self._histograms[name].labels(*values)
+        return series
+
+    def _time(self, name: str, milliseconds: float, *values: str) -> None:
+        self._histogram(name, *values).observe(milliseconds / 1e3)
 
 
-class _Process(Collector):
-    """Memory of this process, read when asked for."""
+class _Joined(Collector):
+    """What was counted, then what was looked up."""
 
-    def collect(self) -> Iterable[Metric]:
-        yield GaugeMetricFamily(
-            "ondol_process_resident_bytes",
-            "Resident memory of the server process; the generator's process is not in it.",
-            value=_resident_bytes(),
-        )
+    def __init__(self, counted: Collector, looked: Sequence[Metric]) -> None:
+        self._counted = counted
+        self._looked = looked
 
-
-def _resident_bytes() -> float:
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return float("nan")
-    return float(pages * os.sysconf("SC_PAGE_SIZE"))
+    def collect(self) -> Iterator[Metric]:
+        yield from self._counted.collect()
+        yield from self._looked

@@ -60,6 +60,11 @@ def ask_messages(
     return [Message(role="system", content=_SYSTEM[language]), Message(role="user", content=body)]
 
 
+def standing_prefixes() -> list[list[Message]]:
+    """Return the beginnings that every question's messages share, one for each language."""
+    return [[Message(role="system", content=text)] for text in _SYSTEM.values()]
+
+
 def defuse(text: str) -> str:
     """Return ``text`` with control tokens of chat templates broken up, so that they are only words.
 

@@ -161,6 +161,47 @@ def test_sends_the_request_and_the_key() -> None:
     assert upstream.headers[0]["Authorization"] == "Bearer secret"
 
 
+VLLM = {"id": "tiny", "object": "model", "owned_by": "vllm", "max_model_len": 2048}
+
+
+@pytest.mark.parametrize(("wanted", "sent"), [(None, True), (False, False)])
+def test_vllm_gets_the_salt_and_gives_its_context(wanted: bool | None, sent: bool) -> None:
+    """What vLLM lists, and what it sends: a first chunk with usage, counts of cached tokens last."""
+    usage = {"prompt_tokens": 700, "total_tokens": 702, "completion_tokens": 2}
+    details = {"prompt_tokens_details": {"cached_tokens": 640}}
+    role = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}],
+            "usage": {"prompt_tokens": 700, "total_tokens": 700, "completion_tokens": 0}}  # fmt: skip
+    last = {"choices": [], "usage": usage | details}
+    upstream = Upstream(chat=streaming(role, piece("a"), piece("b", finish="stop"), last))
+    upstream.models = {"object": "list", "data": [VLLM]}
+    request = GenerationRequest([Message("user", "Hello")], cache_salt="ann")
+    with serving(upstream):
+        generator = OpenAIGenerator(upstream.url, model="", send_cache_salt=wanted)
+        *_, done = generator.generate(request, cancel=CancelToken())
+        generator.close()
+
+    assert (generator.spec.model, generator.spec.context_tokens) == ("tiny", 2048)
+    assert isinstance(done, DoneEvent)
+    assert done.usage == Usage(700, 640, 2)
+    assert ("cache_salt" in upstream.bodies[0]) is sent
+    assert "guided_json" not in upstream.bodies[0]
+
+
+def test_vllms_own_details_may_be_null() -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": None}
+    *_, done = run(streaming(piece("a", finish="stop"), {"choices": [], "usage": usage}))
+
+    assert isinstance(done, DoneEvent)
+    assert done.usage == Usage(9, 0, 1)
+
+
+def test_tgis_overload_is_an_overload() -> None:
+    error = failure(refusing(429, {"error": "Model is overloaded", "error_type": "overloaded"}))
+
+    assert type(error) is Overloaded
+    assert "Model is overloaded" in error.message
+
+
 def test_asks_a_llama_server_for_progress_so_that_it_notices_a_cancel() -> None:
     upstream = Upstream(chat=streaming(piece("x", finish="stop")))
     upstream.models = {"data": [{"id": "tiny", "owned_by": "llamacpp"}]}
@@ -219,8 +260,12 @@ def test_retry_after_is_passed_on(
                    "message": "maximum is 4096 tokens, you sent 9000"}},
         {"object": "error", "code": 400,
          "message": "This model's maximum context length is 4096 tokens. You requested 9000"},
+        {"error": {"type": "BadRequestError", "code": 400, "message":
+         "The decoder prompt (length 9000) is longer than the maximum model length of 4096."}},
+        {"error_type": "validation", "error": "Input validation error: `inputs` tokens + "
+         "`max_new_tokens` must be <= 4096. Given: 9000 `inputs` tokens"},
     ],
-    ids=["llama-server", "openai", "vllm"],
+    ids=["llama-server", "openai", "vllm", "vllm, newer", "tgi"],
 )  # fmt: skip
 def test_too_long_is_recognised_in_every_dialect(payload: dict[str, Any]) -> None:
     error = failure(refusing(400, payload))

@@ -89,3 +89,34 @@ def test_this_machine_can_be_described() -> None:
     assert 0 < here.free_bytes <= here.memory_bytes
     assert 0 < machine.free_bytes() <= here.memory_bytes
     assert here.cpu
+
+
+def test_the_tightest_quota_of_our_nested_cgroups_counts(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/system.slice/ondol.service\n")
+    root = tmp_path / "cgroup"
+    for place, quota, used in (("", "max 100000", 9), ("ondol.service", "150000 100000", 7)):
+        folder = root / "system.slice" / place
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cpu.max").write_text(quota)
+        (folder / "cpu.stat").write_text(f"usage_usec {used * 10**6}\nuser_usec 1\n")
+    assert machine.cpu_quota(cgroup=root, own=own) == machine.CpuQuota(1.5, 7.0)
+
+
+def test_a_cgroup_v1_quota_has_its_time_beside_it(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("5:cpu,cpuacct:/docker/abc\n4:memory:/other\n")
+    folder = tmp_path / "cgroup/cpu/docker/abc"
+    folder.mkdir(parents=True)
+    (folder / "cpu.cfs_quota_us").write_text("200000")
+    (folder / "cpu.cfs_period_us").write_text("100000")
+    root = tmp_path / "cgroup"
+    assert machine.cpu_quota(cgroup=root, own=own) == machine.CpuQuota(2.0, None)
+    apart = root / "cpuacct/docker/abc"
+    apart.mkdir(parents=True)
+    (apart / "cpuacct.usage").write_text("3000000000")
+    assert machine.cpu_quota(cgroup=root, own=own) == machine.CpuQuota(2.0, 3.0)
+
+
+def test_without_a_quota_there_is_none(tmp_path: Path) -> None:
+    assert machine.cpu_quota(cgroup=tmp_path, own=tmp_path / "none") is None

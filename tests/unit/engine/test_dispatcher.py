@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -333,83 +333,82 @@ moves = st.lists(
 )
 
 
+class Play:
+    """Random moves on a stage, and what must hold after each."""
+
+    def __init__(self, policy: Policy, prefills: int) -> None:
+        self.prefills = prefills
+        self.stage = Stage(
+            slots=3,
+            prefills=prefills,
+            policy=policy,
+            chat={"queue": 5, "running": 2},
+            search={"queue": 4, "queue_seconds": 6},
+            batch={"queue": 3},
+        )
+        self.tasks: list[asyncio.Task[Ticket]] = []
+        self.running: list[Ticket] = []
+        self.seen: set[int] = set()
+
+    async def move(self, kind: str, number: int, deadline: float | None, lane: str) -> None:
+        dispatcher = self.stage.dispatcher
+        if kind == "ask":
+            size = sized(0.2 * (number + 1), 0.5 * number)
+            self.tasks.append(self.stage.ask(size, lane=lane, deadline_ms=deadline))
+        elif kind == "cancel" and self.tasks:
+            self.tasks[number % len(self.tasks)].cancel()
+        elif kind == "began" and self.running:
+            dispatcher.began(self.running[number % len(self.running)])
+        elif kind == "release" and self.running:
+            dispatcher.release(self.running.pop(number % len(self.running)), served=True)
+        elif kind == "wait":
+            await self.stage.pass_time(0.3 * number)
+        elif kind == "press":
+            dispatcher.press(Pressure(concurrency=(0.25, 0.5, 1.0)[number % 3]))
+        await settled()
+        self.collect()
+
+    def collect(self) -> None:
+        """Take over the tickets that were granted since the last look."""
+        for task in self.tasks:
+            if task.done() and not task.cancelled() and task.exception() is None:
+                ticket = task.result()
+                if id(ticket) not in self.seen:
+                    self.seen.add(id(ticket))
+                    self.running.append(ticket)
+
+    def check(self) -> None:
+        """No more run than may, and where a slot and a prefill are free nobody waits who could run."""
+        now = self.stage.dispatcher.snapshot()
+        assert now.running == len(self.running) <= 3
+        reading = sum(ticket.reading for ticket in self.running)
+        if len(self.running) < now.open_slots and reading < self.prefills:
+            assert all(lane.depth == 0 or lane.running >= lane.limit for lane in now.lanes.values())
+
+    async def finish(self) -> None:
+        """Let everything end; everybody has left, once."""
+        self.stage.dispatcher.press(Pressure())
+        for _ in range(200):
+            await settled()
+            self.collect()
+            if not self.running and all(task.done() for task in self.tasks):
+                break
+            while self.running:
+                self.stage.dispatcher.release(self.running.pop(), served=True)
+        results = await asyncio.gather(*self.tasks, return_exceptions=True)
+        assert all(isinstance(r, (Ticket, Overloaded, asyncio.CancelledError)) for r in results)
+        now = self.stage.dispatcher.snapshot()
+        assert (now.depth, now.running) == (0, 0)
+        await self.stage.dispatcher.idle()
+
+
 @settings(max_examples=60, deadline=None)
 @given(plan=moves, policy=st.sampled_from(["slo", "fifo"]), prefills=st.integers(1, 3))
 async def test_whatever_happens_everybody_leaves_once_and_no_slot_idles(
     plan: list[tuple[str, int, float | None, str]], policy: str, prefills: int
 ) -> None:
-    chosen: Policy = Slo(age_seconds=5.0) if policy == "slo" else Fifo()
-    stage = Stage(
-        slots=3,
-        prefills=prefills,
-        policy=chosen,
-        chat={"queue": 5, "running": 2},
-        search={"queue": 4, "queue_seconds": 6},
-        batch={"queue": 3},
-    )
-    tasks: list[asyncio.Task[Ticket]] = []
-    running: list[Ticket] = []
-    seen: set[int] = set()
-    pressure = 1.0
-
-    def collect() -> None:
-        for task in tasks:
-            if task.done() and not task.cancelled() and task.exception() is None:
-                ticket = task.result()
-                if id(ticket) not in seen:
-                    seen.add(id(ticket))
-                    running.append(ticket)
-
-    for move, number, deadline, lane in plan:
-        if move == "ask":
-            size = sized(0.2 * (number + 1), 0.5 * number)
-            tasks.append(stage.ask(size, lane=lane, deadline_ms=deadline))
-        elif move == "cancel" and tasks:
-            tasks[number % len(tasks)].cancel()
-        elif move == "began" and running:
-            stage.dispatcher.began(running[number % len(running)])
-        elif move == "release" and running:
-            stage.dispatcher.release(running.pop(number % len(running)), served=True)
-        elif move == "wait":
-            await stage.pass_time(0.3 * number)
-        elif move == "press":
-            pressure = (0.25, 0.5, 1.0)[number % 3]
-            stage.dispatcher.press(Pressure(concurrency=pressure))
-        await settled()
-        collect()
-        now = stage.dispatcher.snapshot()
-        assert now.running == len(running) <= 3
-        _check_no_idle_slot(stage.dispatcher, now.open_slots, running, prefills)
-    await _finish(stage, tasks, running, collect)
-
-
-def _check_no_idle_slot(
-    dispatcher: Dispatcher, open_slots: int, running: list[Ticket], prefills: int
-) -> None:
-    """Where a slot and a prefill are free, nobody waits whose lane has room."""
-    reading = sum(ticket.reading for ticket in running)
-    if len(running) >= open_slots or reading >= prefills:
-        return
-    for lane in dispatcher.snapshot().lanes.values():
-        assert lane.depth == 0 or lane.running >= lane.limit
-
-
-async def _finish(
-    stage: Stage,
-    tasks: list[asyncio.Task[Ticket]],
-    running: list[Ticket],
-    collect: Callable[[], None],
-) -> None:
-    stage.dispatcher.press(Pressure())
-    for _ in range(200):
-        await settled()
-        collect()
-        if not running and all(task.done() for task in tasks):
-            break
-        while running:
-            stage.dispatcher.release(running.pop(), served=True)
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert all(isinstance(r, (Ticket, Overloaded, asyncio.CancelledError)) for r in results)
-    now = stage.dispatcher.snapshot()
-    assert (now.depth, now.running) == (0, 0)
-    await stage.dispatcher.idle()
+    play = Play(Slo(age_seconds=5.0) if policy == "slo" else Fifo(), prefills)
+    for kind, number, deadline, lane in plan:
+        await play.move(kind, number, deadline, lane)
+        play.check()
+    await play.finish()

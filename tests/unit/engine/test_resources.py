@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ondol.core.clock import ManualClock
+from ondol.core.operating_sections import ResourceSettings
 from ondol.core.pressure_changed import PressureChanged
-from ondol.core.setting_sections import ResourceSettings
 from ondol.core.timers import ManualTimers
 from ondol.core.usage import Usage
 from ondol.engine.pressure import NO_PRESSURE, Pressure

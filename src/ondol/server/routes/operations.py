@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from starlette.responses import Response
 
-from ondol.core.errors import NotReady
 from ondol.core.lane_state import LaneSnapshot
+from ondol.core.lanes import LaneSettings
 from ondol.server.errors import json_response
-from ondol.server.routing import MetricsOf, Open, router
+from ondol.server.routing import GoodputOf, MetricsOf, Open, router
 from ondol.services.container import Container
+from ondol.telemetry.goodput import LaneFigures
 from ondol.telemetry.metrics import CONTENT_TYPE
 
 routes = router("operations")
@@ -20,73 +23,57 @@ routes = router("operations")
 @routes.get("/metrics")
 async def metrics(metrics: MetricsOf) -> Response:
     """Return every series in the Prometheus text format."""
-    return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
+    text = await asyncio.to_thread(metrics.render, metrics.look())
+    return Response(text, headers={"content-type": CONTENT_TYPE})
 
 
 @routes.get("/v1/lanes")
-async def lanes(container: Open) -> Response:
+async def lanes(container: Open, goodput: GoodputOf) -> Response:
     """Return what each lane holds, promises and has kept, and what the generator does.
 
     ``depth`` waits and ``running`` runs, within ``capacity`` and ``limit``; ``estimated_wait_ms`` is
     what a newcomer that goes last would meet; ``rejected_by`` counts refusals by reason since the
-    start. ``embedding_cache`` has what each of its tiers holds and has done, the nearest first.
+    start; ``windows`` has throughput, goodput and attainment of the last minute, five and hour.
+    ``embedding_cache`` has what each of its tiers holds and has done, the nearest first.
     """
+    settings = container.settings.lanes
+    windows = goodput.snapshot()
     return json_response(
         {
-            "lanes": _lanes(container),
+            "lanes": {
+                name: _lane(now, settings.lane(name), windows.get(name, {}))
+                for name, now in container.lanes().items()
+            },
             "generator": _generator(container),
             "embedding_cache": [asdict(tier) for tier in container.cache_stats],
         }
     )
 
 
-def _lanes(container: Container) -> dict[str, dict[str, Any]]:
-    settings = container.settings.lanes
-    shown: dict[str, dict[str, Any]] = {}
-    try:
-        now = container.generation.snapshot().lanes
-    except NotReady:
-        now = {}
-    for name in type(settings).model_fields:
-        lane = settings.lane(name)
-        shown[name] = {
-            "capacity": lane.queue,
-            "limit": lane.running,
-            "sla_ms": lane.sla_ms or None,
-            "weight": lane.weight,
-        }
-        if name in now:
-            shown[name] |= _now(now[name])
-    return shown | {name: shown[name] | found for name, found in _encoders(container).items()}
-
-
-def _now(lane: LaneSnapshot) -> dict[str, Any]:
+def _lane(
+    now: LaneSnapshot, rules: LaneSettings, windows: Mapping[str, LaneFigures]
+) -> dict[str, Any]:
+    recent = windows.get("5m")
     return {
-        "depth": lane.depth,
-        "running": lane.running,
-        "oldest_seconds": lane.oldest_seconds,
-        "estimated_wait_ms": lane.wait_seconds * 1e3,
-        "retry_after": lane.retry_after,
-        "rejected": sum(lane.rejected.values()),
-        "rejected_by": lane.rejected,
+        "depth": now.depth,
+        "running": now.running,
+        "capacity": now.queue,
+        "limit": now.limit,
+        "oldest_seconds": now.oldest_seconds,
+        "estimated_wait_ms": now.wait_seconds * 1e3,
+        "retry_after": now.retry_after,
+        "rejected": sum(now.rejected.values()),
+        "rejected_by": now.rejected,
+        "sla_ms": rules.sla_ms or None,
+        "weight": rules.weight,
+        "attainment": recent.attainment_offered if recent is not None else None,
+        "windows": {name: asdict(figures) for name, figures in windows.items()},
     }
 
 
 def _generator(container: Container) -> dict[str, Any] | None:
-    try:
-        now = asdict(container.generation.snapshot())
-    except NotReady:
+    slot = container.loaded_generator
+    now = slot.snapshot() if slot is not None else None
+    if now is None:
         return None
-    return {name: value for name, value in now.items() if name != "lanes"}
-
-
-def _encoders(container: Container) -> dict[str, dict[str, int | float]]:
-    lanes = {"embedder": "embeddings", "reranker": "rerank"}
-    return {
-        lanes[component]: {
-            "depth": group.depth,
-            "waiting_items": group.waiting,
-            "capacity": group.capacity,
-        }
-        for component, group in container.encoders.items()
-    }
+    return {name: value for name, value in asdict(now).items() if name != "lanes"}
