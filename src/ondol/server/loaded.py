@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ondol.core.errors import NotFound
@@ -33,7 +33,7 @@ class LoadedModel:
 
 
 def loaded_models(container: Container) -> list[LoadedModel]:
-    """Return the models that are loaded now, embedder first."""
+    """Return the models that are loaded now, embedder first; a LoRA adapter answers as a model."""
     components = container.readiness().components
     models = []
     for role in _ROLES:
@@ -51,6 +51,9 @@ def loaded_models(container: Container) -> list[LoadedModel]:
                 max_tokens=container.embedding.max_tokens if embedder else None,
             )
         )
+    generator = container.loaded_generator
+    if generator is not None and models and models[-1].role == "generator":
+        models += [replace(models[-1], id=name) for name in generator.adapters]
     return models
 
 

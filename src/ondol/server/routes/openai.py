@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
@@ -57,8 +58,11 @@ async def create_chat_completion(
 ) -> Response:
     """Answer a chat, whole or as server-sent events."""
     chat = container.chat
-    require_model(container, body.model, loaded=chat.model)
     request = body.to_request(most_tokens=container.settings.generation.max_tokens)
+    if body.model in container.generation.adapters:
+        request = replace(request, adapter=body.model)
+    else:
+        require_model(container, body.model, loaded=chat.model)
     limits.texts([message.content for message in request.messages], param="messages")
     shape = ChatShape(model=chat.model, created=int(time.time()), include_usage=body.include_usage)
     if not body.stream:
