@@ -133,7 +133,9 @@ def models_in_use(
     """Return the models the settings ask for, and whether one has to be fetched."""
     from ondol.models.generator_choice import choose_generator
 
-    used = [_in_use(library, settings.models.embedder, "embedder", "models.embedder")]
+    used = []
+    if settings.models.embedder != "none":
+        used.append(_in_use(library, settings.models.embedder, "embedder", "models.embedder"))
     if settings.models.reranker != "none":
         used.append(_in_use(library, settings.models.reranker, "reranker", "models.reranker"))
     generation = settings.generation

@@ -56,7 +56,8 @@ class ServerSettings(Section):
 class ModelSettings(Section):
     embedder: str = Field(
         "multilingual-e5-small",
-        description="Embedding model. Change per language or quality; needs re-ingest.",
+        description="Embedding model, or 'none' for a server that only generates and finds words. "
+        "Change per language or quality; needs re-ingest.",
     )
     reranker: str = Field(
         "ms-marco-minilm-l12-v2",

@@ -141,7 +141,7 @@ class Container:
         parts = self._parts
         wanted: dict[str, tuple[bool, Load]] = {
             "store": (True, self._load_store),
-            "embedder": (parts.embedder, self._load_embedder),
+            "embedder": (self._embeds, self._load_embedder),
             "reranker": (
                 parts.reranker and self.settings.models.reranker != "none",
                 self._load_reranker,
@@ -191,6 +191,10 @@ class Container:
         return Readiness(ready=ready, components=components)
 
     @property
+    def _embeds(self) -> bool:
+        return self._parts.embedder and self.settings.models.embedder != "none"
+
+    @property
     def store(self) -> DocumentStore:
         return self._need(self._store, "store")
 
@@ -212,7 +216,7 @@ class Container:
 
     @property
     def retrieval(self) -> RetrievalService:
-        dense = self._parts.embedder
+        dense = self._embeds
         return RetrievalService(
             self.store,
             self.embedding if dense else None,

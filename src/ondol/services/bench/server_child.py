@@ -24,7 +24,6 @@ from typing import Any, Self
 
 from ondol.core.errors import ProbeFailed
 from ondol.core.settings import Settings, known_keys
-from ondol.models.library import ModelLibrary
 from ondol.services.bench.load.plan import Target
 
 _IMPORT_ROOT = Path(__file__).resolve().parents[3]
@@ -135,14 +134,11 @@ class ServedChild(ServerChild):
 
 
 def only_generator(settings: Settings, *, model: str, slots: int, policy: str) -> dict[str, Any]:
-    """Return what is laid over the settings: one generator, its slots, as little else as can be.
-
-    A server cannot be without an embedder: it gets the smallest there is.
-    """
+    """Return what is laid over the settings: one generator, its slots, and nothing beside it."""
     chat = settings.lanes.chat
     return {
         "models.reranker": "none",
-        "models.embedder": _smallest_embedder(settings),
+        "models.embedder": "none",
         "cache.embeddings": "off",
         "ab.candidate": "",
         "generation.model": model,
@@ -198,14 +194,6 @@ def tree_memory_mb(pid: int, *, peak: bool = False) -> float:
         total += sum(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
         pids += [int(child) for text in tasks for child in text.split()]
     return total
-
-
-def _smallest_embedder(settings: Settings) -> str:
-    library = ModelLibrary(settings.home / "models", offline=True)
-    ready = library.ready("embedder")
-    if not ready:
-        return settings.models.embedder
-    return min(ready, key=lambda name: library.info(name).bytes)
 
 
 def _value(settings: Settings, key: str) -> Any:
