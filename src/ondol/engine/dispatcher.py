@@ -176,8 +176,8 @@ class Dispatcher:
         views = [ticket.waiting for ticket in waiting]
         for ticket in [waiting[index] for index in self._queue.policy.lapsed(views, now)]:
             item = ticket.waiting
-            error = refusals.deadline_infeasible(
-                first_token=now + ticket.estimate.prefill - item.arrived,
+            error = refusals.deadline_lapsed(
+                waited=now - item.arrived,
                 deadline=(item.deadline or now) - item.arrived,
                 retry_after=self._admission.jittered(self._queue.wait_ahead()),
             )

@@ -52,6 +52,17 @@ def deadline_infeasible(*, first_token: float, deadline: float, retry_after: flo
     )
 
 
+def deadline_lapsed(*, waited: float, deadline: float, retry_after: float) -> Overloaded:
+    """It waited in good hope; now it could not keep the deadline if it began at once."""
+    return Overloaded(
+        f"after {waited:.1f} s in the queue the first token can no longer come within "
+        f"{deadline:.1f} s of the request",
+        retry_after=retry_after,
+        hint="send again after Retry-After seconds, or allow a later deadline (x-ondol-deadline-ms)",
+        code="deadline_lapsed",
+    )
+
+
 def deadline_unreachable(*, prefill: float, deadline: float) -> Overloaded:
     """The machine could not keep this promise if it did nothing else."""
     return Overloaded(

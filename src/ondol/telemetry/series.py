@@ -17,7 +17,8 @@ GENERATING = tuple(lane for lane in LANES if lane not in {"embeddings", "rerank"
 OUTCOMES = ("ok", "refused", "failed", "cancelled", "deadline")
 REFUSALS = (
     *("overloaded", "share_used", "shed", "not_ready", "draining"),
-    *("deadline_infeasible", "deadline_unreachable", "queue_deadline_exceeded"),
+    *("deadline_infeasible", "deadline_lapsed", "deadline_unreachable"),
+    "queue_deadline_exceeded",
 )
 DEADLINES = ("met", "missed", "refused")
 MODEL_STATES = ("cold", "loading", "starting", "ready", "restarting", "failed", "closed")

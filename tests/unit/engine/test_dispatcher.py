@@ -182,8 +182,8 @@ async def test_what_can_no_longer_keep_its_promise_is_refused_at_that_moment() -
     await stage.pass_time(0.2)
 
     refused = await refusal(waiting)
-    assert refused.code == "deadline_infeasible"
-    assert stage.dispatcher.snapshot().lanes["chat"].rejected == {"deadline_infeasible": 1}
+    assert refused.code == "deadline_lapsed"
+    assert stage.dispatcher.snapshot().lanes["chat"].rejected == {"deadline_lapsed": 1}
 
 
 async def test_the_other_policies_serve_late_rather_than_refuse() -> None:
