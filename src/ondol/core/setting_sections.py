@@ -168,7 +168,7 @@ class GenerationSettings(Section):
         description="Context of one request, prompt and answer. Raise for long chats; costs memory.",
     )
     slots: Positive = Field(
-        2, description="Requests generated at once. Raise on many cores or a GPU."
+        4, description="Requests generated at once. Raise on many cores or a GPU."
     )
     threads: int = Field(
         0, ge=0, description="Threads for llama.cpp; 0 takes the cores this process may use."
@@ -236,6 +236,11 @@ class RetrievalSettings(Section):
         description="'auto' reranks only languages the reranker knows and where it was measured to help.",
     )
     rerank_depth: Positive = Field(20, description="How many fused hits are reranked.")
+    law_names: str = Field(
+        "",
+        description='TOML file of further short names of laws, as in `"근로기준법" = ["근기법"]`. '
+        "Set it when questions name laws or house rules in a way of their own.",
+    )
 
 
 class AnswerSettings(Section):
@@ -244,6 +249,11 @@ class AnswerSettings(Section):
         0,
         ge=0,
         description="Token budget of the passages; 0 suits it to the machine's prefill speed.",
+    )
+    read_seconds: Seconds = Field(
+        2.0,
+        description="How long the generator may read passages where answer.context_tokens is 0. "
+        "Lower for a sooner first token, raise where answers need more context.",
     )
     max_tokens: Positive = Field(256, description="Most tokens of an answer.")
     min_support: Share = Field(

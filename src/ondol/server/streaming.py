@@ -7,8 +7,8 @@ clean-up happen in one task, and cancelling that task is all it takes to free wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Any, Generic, TypeVar
 
 from pydantic_core import to_json
@@ -22,6 +22,8 @@ T = TypeVar("T")
 BUFFERED = 64
 PING_SECONDS = 15.0
 PING = b": ping\n\n"
+SILENCE = object()
+"""In place of an item: nothing has come for a while."""
 _END = object()
 
 
@@ -75,6 +77,7 @@ class Relay(Generic[T]):
         self._room = asyncio.Semaphore(BUFFERED)
         self._task = asyncio.create_task(self._produce(source))
         self._peeked: list[T] = []
+        self._passed = 0
 
     @classmethod
     async def started(cls, source: AsyncGenerator[T]) -> Relay[T]:
@@ -93,15 +96,44 @@ class Relay(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
+        while (item := await self.next_or_silence()) is SILENCE:
+            pass
+        return item  # type: ignore[no-any-return]
+
+    async def next_or_silence(self) -> Any:
+        """Return the next item, or ``SILENCE`` where ``heard`` found none for its time."""
         if self._peeked:
             return self._peeked.pop()
         item = await self._queue.get()
+        if item is SILENCE:
+            return item
         if item is _END:
             self._queue.put_nowait(_END)
             await self._task
             raise StopAsyncIteration
+        self._passed += 1
         self._room.release()
-        return item  # type: ignore[no-any-return]
+        return item
+
+    @contextmanager
+    def heard(self, seconds: float) -> Iterator[None]:
+        """Within the block, put ``SILENCE`` among the items after ``seconds`` to twice as long
+        without one. One timer a stream: a time-out around each item would cost more than it."""
+        loop = asyncio.get_running_loop()
+        before = self._passed
+        timer = loop.call_later(seconds, lambda: listen())
+
+        def listen() -> None:
+            nonlocal before, timer
+            if self._passed == before and self._queue.empty():
+                self._queue.put_nowait(SILENCE)
+            before = self._passed
+            timer = loop.call_later(seconds, listen)
+
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
         """Stop the generator where it stands; returns once its clean-up is done."""
@@ -171,15 +203,10 @@ class EventStream(Response):
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         try:
-            while True:
-                getting = asyncio.ensure_future(anext(self._relay))
-                try:
-                    while not (await asyncio.wait({getting}, timeout=self._ping_seconds))[0]:
-                        yield PING
-                    item = getting.result()
-                finally:
-                    getting.cancel()
-                yield self._render_item(item)
+            with self._relay.heard(self._ping_seconds):
+                while True:
+                    item = await self._relay.next_or_silence()
+                    yield PING if item is SILENCE else self._render_item(item)
         except StopAsyncIteration:
             yield self._last
         except Exception as error:

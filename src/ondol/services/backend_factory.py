@@ -37,6 +37,8 @@ _log = logging.getLogger("ondol.container")
 
 Component = Literal["embedder", "reranker"]
 
+LEAST_PASSAGE_TOKENS, MOST_PASSAGE_TOKENS = 200, 2000
+
 
 class BackendFactory:
     """Says where encoders come from, and builds generators; loading blocks.
@@ -62,7 +64,6 @@ class BackendFactory:
         self._settings = settings
         self._fake = fake
         self.generator_reason = ""
-        self.generator_bytes = 0
         self._rate = 0.0
         self.generator_model = "generator"
 
@@ -123,7 +124,6 @@ class BackendFactory:
         plan = self.generator_form(files)
         _log.info("%s in the form %s: %s", files.entry.id, plan.form, plan.reason)
         self.generator_model = files.entry.id
-        self.generator_bytes = files.model_path.stat().st_size
         self._rate = plan.prefill_rate
         return make_generator(
             Build(
@@ -163,17 +163,14 @@ class BackendFactory:
         _log.info("generator %s: %s", choice.model_id, choice.reason)
         return choice.model_id
 
+    def passage_budget(self, seconds: float) -> int:
+        """Return how many passage tokens the generator reads in ``seconds``: 200 to 2,000."""
+        rate = self._rate or estimated_rate(0, cores=self.machine.cores)
+        return int(min(MOST_PASSAGE_TOKENS, max(LEAST_PASSAGE_TOKENS, seconds * rate)))
+
     def prefill_rate(self) -> float:
         """Return how many prompt tokens a second the generator should read; 0 where unknown.
 
         As ``ondol tune`` measured it here, else estimated from the size of the weights.
         """
         return self._rate
-
-
-def passage_budget(weight_bytes: int, *, cores: int) -> int:
-    """Return how many passage tokens a generator of ``weight_bytes`` reads in about 2.7 seconds.
-
-    Unknown weights count as 1 GB.
-    """
-    return int(min(2000, max(200, 2.7 * estimated_rate(weight_bytes, cores=cores))))

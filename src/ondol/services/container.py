@@ -25,7 +25,7 @@ from ondol.core.timers import LoopTimers
 from ondol.engine.permit import LanePermit
 from ondol.models.library import ModelLibrary
 from ondol.services.ask import AskService
-from ondol.services.backend_factory import BackendFactory, passage_budget
+from ondol.services.backend_factory import BackendFactory
 from ondol.services.cache_tiers import CacheTiers
 from ondol.services.chat import ChatService
 from ondol.services.embedding import EmbeddingService
@@ -297,8 +297,8 @@ class Container:
         return [] if self._cache is None else self._cache.stats()
 
     def context_tokens(self) -> int:
-        """Return the passage budget in tokens: what the generator reads in about three seconds."""
-        return passage_budget(self._backends.generator_bytes, cores=self.machine.cores)
+        """Return the passage budget in tokens: what the generator reads in ``answer.read_seconds``."""
+        return self._backends.passage_budget(self.settings.answer.read_seconds)
 
     async def reload(
         self, component: Literal["embedder", "reranker", "generator"], *, form: str = "auto"
