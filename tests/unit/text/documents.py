@@ -8,19 +8,32 @@ from pathlib import Path
 DATA = Path(__file__).resolve().parents[2] / "data" / "documents"
 
 
-def pdf(*, texts: Sequence[str] = (), pages: int | None = None, title: str = "") -> bytes:
-    """Return a PDF with one Helvetica text per page, or ``pages`` kids that are one empty page."""
+def pdf(
+    *,
+    texts: Sequence[str] = (),
+    contents: Sequence[str] = (),
+    pages: int | None = None,
+    title: str = "",
+) -> bytes:
+    """Return a PDF: a Helvetica text a page, a drawn content a page, or ``pages`` empty ones.
+
+    Contents may show the image ``/Im1``, one grey pixel.
+    """
     objects: dict[int, bytes] = {1: b"<< /Type /Catalog /Pages 2 0 R >>"}
     font = 3
     objects[font] = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
     kids: list[str] = []
-    number = 4
-    for text in texts:
-        content = _content(text)
+    image = 4
+    objects[image] = (
+        b"<< /Type /XObject /Subtype /Image /Width 1 /Height 1 /ColorSpace /DeviceGray "
+        b"/BitsPerComponent 8 /Length 1 >>\nstream\n\x80\nendstream"
+    )
+    number = 5
+    for content in (*map(_content, texts), *(drawn.encode("latin-1") for drawn in contents)):
         objects[number] = b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content)
         objects[number + 1] = (
             f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents {number} 0 R "
-            f"/Resources << /Font << /F1 {font} 0 R >> >> >>"
+            f"/Resources << /Font << /F1 {font} 0 R >> /XObject << /Im1 {image} 0 R >> >> >>"
         ).encode()
         kids.append(f"{number + 1} 0 R")
         number += 2
@@ -35,6 +48,17 @@ def pdf(*, texts: Sequence[str] = (), pages: int | None = None, title: str = "")
         objects[number] = f"<< /Title ({title}) >>".encode()
         info = f" /Info {number} 0 R"
     return _file(objects, info)
+
+
+def at(x: float, y: float, text: str) -> str:
+    """Return the drawing of ``text`` with its baseline's left end at a point of the page."""
+    escaped = text.replace("\\", r"\\").replace("(", r"\(").replace(")", r"\)")
+    return f"BT /F1 10 Tf {x} {y} Td ({escaped}) Tj ET "
+
+
+def stroke(x0: float, y0: float, x1: float, y1: float) -> str:
+    """Return the drawing of a straight line."""
+    return f"{x0} {y0} m {x1} {y1} l S "
 
 
 def _content(text: str) -> bytes:

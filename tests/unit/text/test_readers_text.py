@@ -93,9 +93,10 @@ def test_a_ten_megabyte_line_reads() -> None:
         (b"just words", "a.pdf", "wrong_type"),
         (b"<!doctype html><html></html>", "a.pdf", "wrong_type"),
         (b"\xfe\x01\x9c garbage", "a.pdf", "damaged"),
-        (b"PK\x03\x04....word/document.xml", "a.docx", "unsupported"),
-        (b"PK\x03\x04....application/hwp+zip", "a.hwpx", "unsupported"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a.hwp", "unsupported"),
+        (b"PK\x03\x04....word/document.xml", "a.docx", "damaged"),
+        (b"PK\x03\x04....xl/workbook.xml", "a.xlsx", "unsupported"),
+        (b"PK\x03\x04....application/hwp+zip", "a.hwpx", "damaged"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a.hwp", "damaged"),
         (b"\x00\x01\x02\x00\x00\x07" * 9, "a.bin", "unsupported"),
     ],
 )  # fmt: skip
@@ -144,6 +145,21 @@ def test_html_gives_what_is_seen() -> None:
         "# Ondol\n\nA floor that one small fire keeps warm.\n\n- One\n- Two\n\na | 1 |\n\n"
         "x  =  1\ny"
     )
+
+
+def test_html_tables_of_data_are_rows_and_those_of_layout_are_text() -> None:
+    page = (
+        b"<table><caption>Fees</caption><tr><th>Place<th>Day<th>Night</tr>"
+        b"<tr><td rowspan=2>North<td>1<td>2</tr><tr><td>3<td>4</tr></table>"
+        b"<table><tr><td><h2>Left</h2>words<td>more</tr><tr><td>a<td>b</tr></table>"
+        b"<table><tr><td>outer<td><table><tr><td>k<td>v</tr><tr><td>l<td>w</tr></table></tr>"
+        b"<tr><td>c<td>d</tr></table>"
+    )
+    lines = [line.strip() for line in document(page, "a.html").text.split("\n") if line]
+    assert lines == [
+        "Fees", "Place | Day | Night", "North | Day: 1 | Night: 2", "North | Day: 3 | Night: 4",
+        "## Left", "words | more |", "a | b |", "outer |", "k | v", "l | w", "|", "c | d |",
+    ]  # fmt: skip
 
 
 def test_html_in_its_declared_encoding() -> None:

@@ -1,4 +1,4 @@
-"""Reads a file or upload into documents: PDF, text, Markdown, HTML, JSON Lines, JSON, CSV, TSV.
+"""Reads a file or upload into documents: PDF, HWP, DOCX, EPUB, HTML, Markdown, text, records.
 
 The bytes decide the format, then the extension. Every failure is an item naming its source, never
 an exception, so that one bad file or record stops nothing. ``IsolatedReader`` does the same in a
@@ -19,30 +19,43 @@ from ondol.text.readers.contract import (
     Source,
     failed,
 )
+from ondol.text.readers.docx import read_docx
+from ondol.text.readers.epub import read_epub
 from ondol.text.readers.html import read_html
+from ondol.text.readers.hwp import read_hwp
 from ondol.text.readers.isolated import IsolatedReader
 from ondol.text.readers.markdown import read_markdown
 from ondol.text.readers.pdf import read_pdf
+from ondol.text.readers.pdf_locate import Located, Rectangle, locate
 from ondol.text.readers.plain import read_plain
 from ondol.text.readers.record import record_document
 from ondol.text.readers.records import read_json, read_jsonl
 from ondol.text.readers.sniff import EXTENSIONS, Kind, kind_of
+from ondol.text.readers.table_rows import TablePlace, table_place
 from ondol.text.readers.tables import read_csv
 
 __all__ = [
     "EXTENSIONS",
     "IsolatedReader",
+    "Located",
     "ReadFailure",
     "ReadItem",
     "ReadItems",
     "ReadLimits",
+    "Rectangle",
+    "TablePlace",
+    "locate",
     "read",
     "read_bytes",
     "record_document",
+    "table_place",
 ]
 
 _READERS: dict[Kind, Callable[..., ReadItems]] = {
     "pdf": read_pdf,
+    "hwp": read_hwp,
+    "docx": read_docx,
+    "epub": read_epub,
     "text": read_plain,
     "markdown": read_markdown,
     "html": read_html,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pypdfium2 as pdfium
 import pypdfium2.raw as raw
@@ -25,19 +24,13 @@ from ondol.text.readers.contract import (
     failed,
     too_many_chars,
 )
+from ondol.text.readers.pdf_page import PageText, read_page
 from ondol.text.readers.plausible import hangul_shape
 from ondol.text.readers.running_lines import without_running_lines
 
 SEPARATOR = "\n\n"
 
-_LOCK = threading.Lock()
-_LINE_HYPHEN = "\ufffe"  # PDFium's mark for a hyphen at a line end whose word it joined
-_CONTROLS = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\ufeff\uffff]")
-_UNMAPPED = re.compile("[\ufffd\ue000-\uf8ff]")
-_INK = re.compile(r"\S")
-_SCAN_CHARS = 200  # a page with fewer characters beside a large image is a scan
-_SCAN_AREA = 0.5
-_UNMAPPED_SHARE = 0.3
+PDFIUM = threading.Lock()  # PDFium keeps global state
 _NO_PAGES = re.compile(  # PDFium opens no document without pages and does not say why
     rb"<<[^<>]{0,200}/Type\s*/Pages\b[^<>]{0,200}/Count\s+0\b|<<[^<>]{0,200}/Count\s+0\b[^<>]{0,200}/Type\s*/Pages\b"
 )
@@ -48,21 +41,6 @@ _BAD_TITLE = re.compile(
     re.I,
 )
 _CONTENTS = re.compile(r"(?:table of )?contents|목\s?차|차\s?례", re.I)
-
-
-@dataclass(frozen=True, slots=True)
-class _PageText:
-    """One page: its text, and whether it is a scan or could not be opened."""
-
-    text: str
-    scan: bool = False
-    broken: bool = False
-
-    @property
-    def garbled(self) -> bool:
-        ink = len(_INK.findall(self.text))
-        unmapped = len(_UNMAPPED.findall(self.text))
-        return hangul_shape(self.text).garbled or (ink > 20 and unmapped > _UNMAPPED_SHARE * ink)
 
 
 class _TooLong(Exception):
@@ -79,16 +57,24 @@ def read_pdf(source: Source, *, limits: ReadLimits) -> ReadItems:
     Codes: ``encrypted``, ``damaged``, ``empty``, ``image_only``, ``unreadable``,
     ``too_many_pages``, ``too_large``.
     """
-    with _LOCK:
+    with PDFIUM:
         item = _read(source, limits)
     yield item
 
 
-def _read(source: Source, limits: ReadLimits) -> ReadItem:
+def opened(source: Source) -> pdfium.PdfDocument:
+    """Return the open document; the caller holds ``PDFIUM`` and closes it.
+
+    Raises ``ReadError``: ``encrypted``, ``damaged``, ``empty``.
+    """
     try:
-        document = pdfium.PdfDocument(source.data)
-    except pdfium.PdfiumError:
-        return _unopened(source)
+        return pdfium.PdfDocument(source.data)
+    except pdfium.PdfiumError as error:
+        raise _unopened(source).error from error
+
+
+def _read(source: Source, limits: ReadLimits) -> ReadItem:
+    document = opened(source)
     try:
         count = len(document)
         if count == 0:
@@ -150,11 +136,11 @@ def _no_pages(source: Source) -> ReadFailure:
     )
 
 
-def _page_texts(document: pdfium.PdfDocument, limits: ReadLimits) -> list[_PageText]:
-    pages: list[_PageText] = []
+def _page_texts(document: pdfium.PdfDocument, limits: ReadLimits) -> list[PageText]:
+    pages: list[PageText] = []
     chars = 0
     for index in range(len(document)):
-        page = _page_text(document, index)
+        page = read_page(document, index)
         chars += len(page.text) + len(SEPARATOR)
         if chars > limits.max_chars:
             raise _TooLong(chars)
@@ -162,40 +148,7 @@ def _page_texts(document: pdfium.PdfDocument, limits: ReadLimits) -> list[_PageT
     return pages
 
 
-def _page_text(document: pdfium.PdfDocument, index: int) -> _PageText:
-    try:
-        page = document[index]
-    except pdfium.PdfiumError:
-        return _PageText("", broken=True)
-    try:
-        layer = page.get_textpage()
-        try:
-            extracted = str(layer.get_text_range())
-        finally:
-            layer.close()
-        text = _CONTROLS.sub("", normalise(extracted.replace(_LINE_HYPHEN, "-"))).strip()
-        scan = len(text) < _SCAN_CHARS and _image_area(page) >= _SCAN_AREA
-        return _PageText(text, scan=scan)
-    except pdfium.PdfiumError:
-        return _PageText("", broken=True)
-    finally:
-        page.close()
-
-
-def _image_area(page: pdfium.PdfPage) -> float:
-    """Return the largest image's share of the page, from its placement, without decoding it."""
-    width, height = page.get_size()
-    largest = 0.0
-    for image in page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=3):
-        try:
-            left, bottom, right, top = image.get_bounds()
-        except pdfium.PdfiumError:
-            continue
-        largest = max(largest, abs(right - left) * abs(top - bottom))
-    return largest / max(1.0, float(width * height))
-
-
-def _refusal(source: Source, pages: Sequence[_PageText]) -> ReadFailure | None:
+def _refusal(source: Source, pages: Sequence[PageText]) -> ReadFailure | None:
     """Return why these pages are no document, or ``None`` when they are one."""
     count = _pages(len(pages))
     if all(page.broken for page in pages):
@@ -232,8 +185,10 @@ def _refusal(source: Source, pages: Sequence[_PageText]) -> ReadFailure | None:
     return None
 
 
-def _document(source: Source, pages: Sequence[_PageText], title: str) -> ReadDocument:
-    texts = without_running_lines([page.text for page in pages])
+def _document(source: Source, pages: Sequence[PageText], title: str) -> ReadDocument:
+    written = [page.text for page in pages]
+    texts = without_running_lines(written)
+    shorter = [one != other for one, other in zip(written, texts, strict=True)]
     placed: list[Page] = []
     at = 0
     for number, text in enumerate(texts, start=1):
@@ -245,7 +200,7 @@ def _document(source: Source, pages: Sequence[_PageText], title: str) -> ReadDoc
         text=SEPARATOR.join(texts),
         pages=tuple(placed),
         media_type="application/pdf",
-        warnings=_warnings(pages),
+        warnings=_warnings(pages, shorter),
     )
 
 
@@ -265,21 +220,25 @@ def _names_something(title: str) -> bool:
     if len(title) > 300 or _BAD_TITLE.match(title) or not title.isprintable():
         return False
     shape = hangul_shape(title)
-    return any(character.isalpha() for character in title) and shape.rare == 0 and not shape.garbled
+    return any(character.isalpha() for character in title) and not shape.odd and not shape.garbled
 
 
-def _warnings(pages: Sequence[_PageText]) -> tuple[str, ...]:
+def _warnings(pages: Sequence[PageText], shorter: Sequence[bool]) -> tuple[str, ...]:
     total = len(pages)
     found = (
         ("are images without a text layer", [page.scan for page in pages]),
         ("could not be opened", [page.broken for page in pages]),
         ("have garbled text (wrong font maps)", [page.garbled for page in pages]),
     )
-    return tuple(
+    warnings = [
         f"{sum(marks)} of {total} pages {what}: {_numbers(marks)}"
         for what, marks in found
         if any(marks)
-    )
+    ]
+    if any(shorter):
+        where = f"{sum(shorter)} of {total} pages"
+        warnings.append(f"repeated headers, footers and page numbers were left out on {where}")
+    return tuple(warnings)
 
 
 def _numbers(marks: Sequence[bool]) -> str:

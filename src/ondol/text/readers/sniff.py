@@ -8,10 +8,16 @@ from typing import Literal
 from ondol.core.errors import ReadError
 from ondol.text.readers.contract import Source
 
-Kind = Literal["pdf", "html", "markdown", "text", "jsonl", "json", "csv", "tsv"]
+Kind = Literal[
+    "pdf", "hwp", "docx", "epub", "html", "markdown", "text", "jsonl", "json", "csv", "tsv"
+]
 
 EXTENSIONS: dict[str, Kind] = {
     ".pdf": "pdf",
+    ".hwp": "hwp",
+    ".hwpx": "hwp",
+    ".docx": "docx",
+    ".epub": "epub",
     ".txt": "text",
     ".text": "text",
     ".log": "text",
@@ -36,7 +42,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"II*\x00", "a TIFF image"),
     (b"MM\x00*", "a TIFF image"),
     (b"BM", "a BMP image"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an OLE file (HWP 5, DOC, XLS or PPT)"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an OLE file (DOC, XLS or PPT)"),
     (b"HWP Document File", "an HWP 3 document"),
     (b"{\\rtf", "an RTF document"),
     (b"%!PS", "a PostScript file"),
@@ -63,6 +69,15 @@ _ZIPPED: tuple[tuple[bytes, str], ...] = (
     (b"application/epub+zip", "an EPUB book"),
     (b"application/vnd.oasis.opendocument", "an OpenDocument file"),
 )
+_PACKED: dict[str, Kind] = {
+    "an HWPX document": "hwp",
+    "a DOCX document": "docx",
+    "an EPUB book": "epub",
+}
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+HWP5 = b"HWP Document File\x00"  # the first words of the stream FileHeader
+_LOCKED_OFFICE = "EncryptedPackage".encode("utf-16-le")
+_BINARY: dict[Kind, str] = {"pdf": "a PDF", "hwp": "an HWP", "docx": "a DOCX", "epub": "an EPUB"}
 _PDF_WINDOW = 1024
 _HTML = re.compile(
     rb"\s*(?:<\?xml[^>]{0,200}\?>\s*)?(?:<!--.{0,400}?-->\s*)?<(?:!doctype html|html[\s>])",
@@ -75,7 +90,8 @@ def kind_of(source: Source) -> Kind:
     """Return how to read ``source``.
 
     Raises ``ReadError``: ``empty`` for no bytes, ``wrong_type`` when the bytes contradict a known
-    extension, ``unsupported`` for formats Ondol does not read, ``damaged`` for a PDF without header.
+    extension, ``unsupported`` for formats Ondol does not read, ``encrypted`` for a locked Office
+    file, ``damaged`` for a PDF, HWP, DOCX or EPUB without its header.
     """
     if not source.data:
         raise ReadError(
@@ -87,9 +103,12 @@ def kind_of(source: Source) -> Kind:
     named = EXTENSIONS.get(source.extension)
     if b"%PDF-" in source.data[:_PDF_WINDOW]:
         return "pdf"
+    packed = _container(source, named)
+    if packed is not None:
+        return packed
     binary = binary_kind(source.data)
-    if named == "pdf":
-        raise _not_a_pdf(source, binary)
+    if named in _BINARY:
+        raise _misnamed(source, _BINARY[named], binary)
     if binary is not None:
         raise _binary(source, binary, known=named is not None)
     if named is not None:
@@ -97,6 +116,29 @@ def kind_of(source: Source) -> Kind:
     if _looks_binary(source.data):
         raise _binary(source, "binary data", known=False)
     return "html" if _HTML.match(source.data[:4096]) else "text"
+
+
+def _container(source: Source, named: Kind | None) -> Kind | None:
+    """Return the kind of a ZIP or OLE file that Ondol reads; its name helps where bytes do not."""
+    data = source.data
+    if data.startswith(b"HWP Document File"):
+        return "hwp"
+    if data.startswith(_OLE):
+        if HWP5 in data or named == "hwp":
+            return "hwp"
+        if _LOCKED_OFFICE in data:
+            raise ReadError(
+                f"{source.name!r} is an encrypted Office document and needs a password",
+                code="encrypted",
+                hint="Save a copy without a password and read that.",
+                param=source.name,
+            )
+    if data.startswith(b"PK\x03\x04"):
+        found = binary_kind(data)
+        if found in _PACKED:
+            return _PACKED[found]
+        return named if found == "a ZIP archive" and named in _PACKED.values() else None
+    return None
 
 
 def binary_kind(data: bytes) -> str | None:
@@ -123,18 +165,18 @@ def _looks_binary(data: bytes) -> bool:
     return not (max(even, odd) > len(head) // 8 and min(even, odd) * 8 <= max(even, odd))
 
 
-def _not_a_pdf(source: Source, binary: str | None) -> ReadError:
+def _misnamed(source: Source, format: str, binary: str | None) -> ReadError:
     if binary is None and not _looks_binary(source.data) and _is_text(source.data[:4096]):
         binary = "an HTML page" if _HTML.match(source.data[:4096]) else "plain text"
     if binary is not None:
         return ReadError(
-            f"{source.name!r} is named as a PDF but is {binary}",
+            f"{source.name!r} is named as {format} but is {binary}",
             code="wrong_type",
             hint="Give the file its right extension, or convert it to PDF.",
             param=source.name,
         )
     return ReadError(
-        f"{source.name!r} has no PDF header in its first {_PDF_WINDOW:,} bytes",
+        f"{source.name!r} does not begin as {format} file does",
         code="damaged",
         hint="Fetch or export the file again; it is cut off or overwritten.",
         param=source.name,

@@ -1,0 +1,224 @@
+"""Tables drawn with lines: from the rules of a page to grids, and from words to their cells.
+
+Pure functions of coordinates. Lines that meet make a grid; where a line between two cells is
+missing, the cells are one. A grid needs two rows and two columns.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import neg
+
+from ondol.text.readers.pdf_glyphs import Rule, Rules
+
+_NEAR = 3.0  # points: lines this close are one
+_REACH = 4.0  # points: a line this far from another still meets it
+_MAX_MEETINGS = 20_000
+_MAX_CELLS = 6000
+_REPEATED_CHARS = 60
+_FIGURE_ROWS = 3
+_FIGURES_SHARE = 0.7
+_FIGURE = re.compile(r"[\W\d]+")
+
+Place = tuple[int, int]  # row, column
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Column borders from left, row borders from the top, and the rules between cells."""
+
+    columns: tuple[float, ...]
+    rows: tuple[float, ...]
+    across: tuple[Rule, ...]
+    down: tuple[Rule, ...]
+
+    def cell(self, x: float, y: float) -> tuple[int, int] | None:
+        """Return row and column at a point, or ``None`` outside."""
+        column = bisect_right(self.columns, x) - 1
+        row = bisect_right(self.rows, -y, key=neg) - 1
+        if 0 <= column < len(self.columns) - 1 and 0 <= row < len(self.rows) - 1:
+            return row, column
+        return None
+
+    def cut(self, left: float, right: float, y: float) -> list[float]:
+        """Return the columns' borders drawn at height ``y`` between two places."""
+        return [x for x in self.columns if left < x < right and _drawn(_near(self.down, x), y)]
+
+    def cells(self) -> list[list[int]]:
+        """Return for each place the number of its cell: places without a line between share one."""
+        wide, high = len(self.columns) - 1, len(self.rows) - 1
+        joined = _Joined(wide * high)
+        uprights = [_near(self.down, border) for border in self.columns]
+        levels = [_near(self.across, border) for border in self.rows]
+        for row in range(high):
+            y = (self.rows[row] + self.rows[row + 1]) / 2
+            for column in range(wide - 1):
+                if not _drawn(uprights[column + 1], y):
+                    joined.join(row * wide + column, row * wide + column + 1)
+        for column in range(wide):
+            x = (self.columns[column] + self.columns[column + 1]) / 2
+            for row in range(high - 1):
+                if not _drawn(levels[row + 1], x):
+                    joined.join(row * wide + column, (row + 1) * wide + column)
+        return [[joined.root(row * wide + column) for column in range(wide)] for row in range(high)]
+
+
+@dataclass(slots=True)
+class _Joined:
+    """Disjoint sets of numbers below ``size``."""
+
+    size: int
+    _above: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._above = list(range(self.size))
+
+    def root(self, number: int) -> int:
+        while self._above[number] != number:
+            self._above[number] = self._above[self._above[number]]
+            number = self._above[number]
+        return number
+
+    def join(self, one: int, other: int) -> None:
+        low, high = sorted((self.root(one), self.root(other)))
+        self._above[high] = low
+
+
+def grids_of(rules: Rules) -> list[Grid]:
+    """Return the grids that the rules draw, from the top of the page down."""
+    across, down = _merged(rules.across), _merged(rules.down)
+    if len(across) * len(down) > _MAX_MEETINGS:  # a drawing
+        return []
+    joined = _Joined(len(across) + len(down))
+    for i, level in enumerate(across):
+        for j, upright in enumerate(down):
+            if _meet(level, upright):
+                joined.join(i, len(across) + j)
+    groups: dict[int, tuple[list[Rule], list[Rule]]] = {}
+    for number in range(len(across) + len(down)):
+        group = groups.setdefault(joined.root(number), ([], []))
+        if number < len(across):
+            group[0].append(across[number])
+        else:
+            group[1].append(down[number - len(across)])
+    found = [grid for group in groups.values() if (grid := _grid(*group)) is not None]
+    return sorted(found, key=lambda grid: -grid.rows[0])
+
+
+def rows_of(
+    grid: Grid, words: Mapping[Place, list[str]], order: Sequence[Place]
+) -> list[list[str | None]]:
+    """Return the grid's rows as text; ``order`` names the place of each word, in reading order.
+
+    A cell over several rows speaks in each when it is short, one over several columns once. Figures
+    one below the other keep their rows even where no lines are drawn between them.
+    """
+    cells = _kept_apart(grid.cells(), words)
+    left = {place: iter(said) for place, said in words.items()}
+    spoken_in: dict[int, list[str]] = {}
+    for place in order:
+        spoken_in.setdefault(cells[place[0]][place[1]], []).append(next(left[place]))
+    texts = {cell: " ".join(said) for cell, said in spoken_in.items()}
+    rows: list[list[str | None]] = []
+    spoken: set[int] = set()
+    for line in cells:
+        here: set[int] = set()
+        row: list[str | None] = []
+        for cell in line:
+            text = texts.get(cell, "")
+            again = cell in spoken and len(text) > _REPEATED_CHARS
+            row.append(None if cell in here else "" if again else text)
+            here.add(cell)
+        spoken |= here
+        rows.append(row)
+    return rows
+
+
+def _kept_apart(cells: list[list[int]], words: Mapping[Place, list[str]]) -> list[list[int]]:
+    """Return ``cells`` with those taken apart that hold figures on three rows or more."""
+    places: dict[int, list[Place]] = {}
+    for place in words:
+        places.setdefault(cells[place[0]][place[1]], []).append(place)
+    fresh = sum(map(len, cells))
+    for cell, held in places.items():
+        said = [word for place in held for word in words[place]]
+        figures = sum(_FIGURE.fullmatch(word) is not None for word in said)
+        if len({row for row, _ in held}) < _FIGURE_ROWS or figures < _FIGURES_SHARE * len(said):
+            continue
+        for row in cells:
+            for column, number in enumerate(row):
+                if number == cell:
+                    row[column] = fresh
+            fresh += 1
+    return cells
+
+
+def _grid(across: Sequence[Rule], down: Sequence[Rule]) -> Grid | None:
+    if len(across) < 2 or not down:
+        return None
+    columns = _borders(rule.at for rule in down)
+    rows = _borders(rule.at for rule in across)
+    left = min(rule.start for rule in across)
+    right = max(rule.end for rule in across)
+    if left < columns[0] - 2 * _REACH:  # no line closes the table at its side
+        columns = [left, *columns]
+        down = [*down, Rule(left, rows[0], rows[-1])]
+    if right > columns[-1] + 2 * _REACH:
+        columns = [*columns, right]
+        down = [*down, Rule(right, rows[0], rows[-1])]
+    if len(columns) < 3 or len(rows) < 3 or len(columns) * len(rows) > _MAX_CELLS:
+        return None
+    return Grid(tuple(columns), tuple(reversed(rows)), tuple(across), tuple(down))
+
+
+def _borders(places: Iterable[float]) -> list[float]:
+    borders: list[float] = []
+    last = float("-inf")
+    for place in sorted(places):
+        if place - last > _NEAR:
+            borders.append(place)
+        last = place
+    return borders
+
+
+def _merged(rules: Iterable[Rule]) -> list[Rule]:
+    """Return the rules with touching pieces of one line made one."""
+    merged: list[Rule] = []
+    level: list[Rule] = []
+    for rule in sorted(rules, key=lambda rule: rule.at):
+        if level and rule.at - level[-1].at > _NEAR:
+            merged += _in_one_line(level)
+            level = []
+        level.append(rule)
+    return merged + _in_one_line(level)
+
+
+def _in_one_line(level: list[Rule]) -> list[Rule]:
+    if not level:
+        return []
+    at = sum(rule.at for rule in level) / len(level)
+    pieces: list[Rule] = []
+    for rule in sorted(level, key=lambda rule: rule.start):
+        if pieces and rule.start <= pieces[-1].end + _REACH:
+            pieces[-1] = Rule(at, pieces[-1].start, max(pieces[-1].end, rule.end))
+        else:
+            pieces.append(Rule(at, rule.start, rule.end))
+    return pieces
+
+
+def _meet(level: Rule, upright: Rule) -> bool:
+    return (
+        level.start - _REACH <= upright.at <= level.end + _REACH
+        and upright.start - _REACH <= level.at <= upright.end + _REACH
+    )
+
+
+def _near(rules: Sequence[Rule], at: float) -> list[Rule]:
+    return [rule for rule in rules if abs(rule.at - at) <= _NEAR]
+
+
+def _drawn(rules: Sequence[Rule], place: float) -> bool:
+    return any(rule.start <= place <= rule.end for rule in rules)
