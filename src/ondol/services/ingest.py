@@ -34,6 +34,7 @@ from ondol.store.documents import DocumentStore
 from ondol.store.records import NewChunk
 from ondol.text.chunking import chunk
 from ondol.text.indexing import RECIPE, indexed_text
+from ondol.text.own_names import own_keys
 from ondol.text.readers import ReadFailure, ReadLimits, read_bytes
 
 GROUP_CHUNKS = 128
@@ -228,7 +229,9 @@ class IngestService:
             overlap_chars=self._settings.chunk_overlap,
         )
         texts = [indexed_text(document, passage) for passage in passages]
-        tokens = self._analyzer.tokens_many(texts)
+        words = self._analyzer.tokens_many(texts)
+        keys = own_keys(document, passages)
+        tokens = [[*found, *own] for found, own in zip(words, keys, strict=True)]
         return _Prepared(document, digest, container, passages, tokens, texts)
 
     async def _store_after(self, run: Run, group: Sequence[_Prepared]) -> None:

@@ -7,9 +7,11 @@ are those of the last stage that ordered it.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ondol.core.clock import Clock, SystemClock
@@ -20,13 +22,13 @@ from ondol.core.setting_sections import RetrievalSettings
 from ondol.core.types import Hit, SearchMode
 from ondol.engine.permit import LanePermit
 from ondol.services.embedding import EmbeddingService
+from ondol.services.lookups import Lookups, Ranking, brought_forward, kept_first
 from ondol.services.outcomes import finished
 from ondol.services.reranking import RerankingService
 from ondol.store.documents import DocumentStore
 from ondol.store.fusion import reciprocal_rank_fusion, score_fusion
+from ondol.store.records import Collection
 from ondol.text.language import detect
-
-Ranking = list[tuple[int, float]]
 
 
 class Analyzer(Protocol):
@@ -70,6 +72,14 @@ class RetrievalService:
         self._permit = permit
         self._observer = observer or NullObserver()
         self._clock = clock or SystemClock()
+        self._lookups = _lookups(store, settings)
+
+    def under(self, settings: RetrievalSettings) -> RetrievalService:
+        """Return this service as it is under other settings, for comparing the two."""
+        other = copy.copy(self)
+        other._settings = settings
+        other._lookups = _lookups(self._store, settings)
+        return other
 
     async def search(
         self,
@@ -127,25 +137,27 @@ class RetrievalService:
         timing: Timing,
     ) -> SearchResult:
         started = self._clock.monotonic()
-        await self._check(collection, mode)
+        kept = await self._check(collection, mode)
         use_rerank = self._should_rerank(query, rerank)
         depth = max(top_k, self._settings.candidates)
         fused, legs, timings = await self._legs(collection, query, mode, depth, filter, timing)
+        named = await self._named(kept, query, fused, mode, filter)
+        fused = brought_forward(fused, named)
         keep = max(top_k, self._settings.rerank_depth) if use_rerank else top_k
         hits = await self._hits(collection, fused[:keep], legs)
         if use_rerank and hits:
             before = self._clock.monotonic()
-            hits = await self._rerank(query, hits, timing)
+            hits = kept_first(await self._rerank(query, hits, timing), named)
             timings["rerank_ms"] = (self._clock.monotonic() - before) * 1e3
         total = (self._clock.monotonic() - started) * 1e3
         timing.retrieve_ms += total
         timings["total_ms"] = total
         return SearchResult(hits=hits[:top_k], mode=mode, reranked=use_rerank, timings=timings)
 
-    async def _check(self, collection: str, mode: SearchMode) -> None:
+    async def _check(self, collection: str, mode: SearchMode) -> Collection:
         found = await asyncio.to_thread(self._store.collection, collection)
         if mode == "lexical" or self._embedding is None:
-            return
+            return found
         if found.embedder != self._embedding.model:
             raise Conflict(
                 f"collection {collection!r} was embedded with {found.embedder}, "
@@ -153,6 +165,27 @@ class RetrievalService:
                 hint=f"set models.embedder = {found.embedder!r}, or ingest into a new collection",
                 code="embedder_mismatch",
             )
+        return found
+
+    async def _named(
+        self,
+        collection: Collection,
+        query: str,
+        ranking: Ranking,
+        mode: SearchMode,
+        filter: Mapping[str, Any] | None,
+    ) -> list[int]:
+        """Return the chunks of the cases and articles the query names; vectors alone know none."""
+        if mode == "dense":
+            return []
+        return await asyncio.to_thread(
+            self._lookups.chunks,
+            collection.name,
+            query,
+            ranking,
+            metadata=collection.metadata,
+            filter=filter,
+        )
 
     async def _legs(
         self,
@@ -265,3 +298,8 @@ class RetrievalService:
             replace(hits[item.index], score=item.score, rerank_score=item.logit)
             for item in result.results
         ]
+
+
+def _lookups(store: DocumentStore, settings: RetrievalSettings) -> Lookups:
+    names = Path(settings.law_names) if settings.law_names else None
+    return Lookups(store, names_file=names)

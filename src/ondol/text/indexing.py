@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ondol.core.types import Passage, ReadDocument
 
-RECIPE = "1"
+RECIPE = "2"
 _SHORT_DOCUMENT = 4000
 
 

@@ -33,11 +33,102 @@ def test_retrieval_scores(dataset: Path, run: Run) -> None:
     assert scores["queries"] == scores["documents"] == 2
     every = run("eval", "retrieval", "--dataset", str(dataset), "--all-modes")
     assert every.code == 0
-    assert [line.split()[0] for line in every.out.splitlines()[1:]] == [
+    assert [line.split()[0] for line in every.out.splitlines()[1:4]] == [
         "hybrid",
         "dense",
         "lexical",
     ]
+
+
+def test_retrieval_says_how_sure_it_is_and_of_what_kind(dataset: Path, run: Run) -> None:
+    arguments = ("eval", "retrieval", "--dataset", str(dataset), "--mode", "lexical")
+    scores = run(*arguments, "--items", "--json").data
+    assert scores["recall_at_1"] == scores["recall_at_5"] == 1.0
+    assert scores["intervals"]["ndcg_at_10"] == [1.0, 1.0]
+    assert scores["types"]["keywords"]["queries"] == 2
+    assert [item["ranked"][0] for item in scores["items"]] == ["d1", "d2"]
+    assert "95 % INTERVAL" in run(*arguments, "--items").out
+
+
+def test_two_settings_side_by_side(dataset: Path, run: Run, tmp_path: Path) -> None:
+    page = tmp_path / "out" / "report.html"
+    arguments = ("eval", "retrieval", "--dataset", str(dataset))
+    against = ("--against", "retrieval.mode=lexical", "--against", "retrieval.fusion=ranks")
+    found = run(*arguments, *against, "--report", str(page), "--json").data
+    assert found["against"]["settings"] == {
+        "retrieval.mode": "lexical",
+        "retrieval.fusion": "ranks",
+    }
+    assert found["against"]["ndcg_at_10"] == 1.0
+    gained = found["against"]["differences"]["ndcg_at_10"]["mean"]
+    assert gained == pytest.approx(1.0 - found["ndcg_at_10"])
+    assert "Against retrieval.mode = lexical" in page.read_text("utf-8")
+    assert "BETTER IN RESAMPLES" in run(*arguments, *against).out
+    refused = run(*arguments, "--against", "models.embedder=x")
+    assert refused.code == 2
+    assert "--home" in refused.err
+    assert run(*arguments, "--against", "retrieval.fusion=both").code == 2
+
+
+def test_the_gate_passes_what_is_as_good_and_names_what_is_not(
+    dataset: Path, run: Run, tmp_path: Path
+) -> None:
+    baseline = str(tmp_path / "baseline.json")
+    arguments = ("eval", "retrieval", "--dataset", str(dataset), "--mode", "lexical")
+    missing = run(*arguments, "--gate", baseline)
+    assert missing.code == 2
+    assert "--save-baseline" in missing.err
+    assert run(*arguments, "--save-baseline", baseline).code == 0
+    passed = run(*arguments, "--gate", baseline, "--json")
+    assert passed.code == 0
+    assert passed.data["gate"]["passed"]
+    queries = dataset / "queries.jsonl"
+    queries.write_text(queries.read_text("utf-8").replace("guests park", "gate opens"), "utf-8")
+    failed = run(*arguments, "--gate", baseline, "--json", "--save-baseline", baseline)
+    assert failed.code == 3
+    assert not failed.data["gate"]["passed"]
+    assert [one["id"] for one in failed.data["gate"]["fallen"]] == ["q2"]
+    assert "q2" in failed.err
+    assert run(*arguments, "--gate", baseline, "--tolerance", "1").code == 0  # was not replaced
+    assert run(*arguments, "--gate", baseline).code == 3
+
+
+def test_what_was_found_is_kept(dataset: Path, run: Run) -> None:
+    assert run("eval", "history", "--json").data == {"evaluations": []}
+    run("eval", "retrieval", "--dataset", str(dataset), "--mode", "lexical")
+    run("eval", "answers", "--dataset", str(dataset))
+    kept = run("eval", "history", "--json").data["evaluations"]
+    assert [(one["kind"], one["dataset"]) for one in kept] == [
+        ("retrieval", "tiny"),
+        ("answers", "tiny"),
+    ]
+    assert kept[0]["settings"]["retrieval.mode"] == "hybrid"
+    assert "retrieval" in run("eval", "history", "-n", "2").out
+
+
+def test_optimise_prints_the_settings_to_use(run: Run, tmp_path: Path) -> None:
+    records = tmp_path / "fruit.jsonl"
+    words = [f"fruit{chr(97 + n)}" for n in range(20)]
+    rows = [{"_id": word, "text": f"How to grow {word} at home"} for word in words]
+    records.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    questions = tmp_path / "questions.jsonl"
+    asked = [{"question": f"grow {word}", "document": word} for word in words]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in asked), "utf-8")
+    assert run("ingest", str(records), "-c", "fruit").code == 0
+    arguments = ("eval", "optimise", "--dataset", str(questions), "-c", "fruit")
+    worst = ("--set", "retrieval.mode=dense")
+    found = run(*arguments, *worst, "--json").data
+    assert found["adopted"]
+    assert found["settings"]["retrieval.mode"] != "dense"
+    assert found["held_out"] == 10
+    told = run(*arguments, *worst)
+    assert "[retrieval]" in told.out
+    assert 'fusion = "' in told.out
+    kept = run(*arguments, "--set", "retrieval.mode=lexical")
+    assert "keep the settings" in kept.out
+    assert run("eval", "optimise", "--dataset", str(questions)).code == 2
+    few = run(*arguments, "--json", "--limit", "15")
+    assert few.code == 2
 
 
 def test_answers_over_a_folder_ingest_its_corpus(dataset: Path, run: Run) -> None:

@@ -11,9 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ondol.core.errors import NotFound
 from ondol.services.ask import Answer, AskService
+from ondol.services.evaluation.bootstrap import interval
 from ondol.services.evaluation.datasets import Question
 from ondol.services.evaluation.metrics import contains, exact_match, percentile, token_f1
+from ondol.services.evaluation.provisions import Provisions, judge
 from ondol.store.documents import DocumentStore
 
 
@@ -28,6 +31,8 @@ class AnsweredQuestion:
     f1: float
     citations_right: int
     citations_verbatim: int
+    documents_cited: int
+    provisions: Provisions
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -39,6 +44,10 @@ class AnsweredQuestion:
             "contains": self.contains,
             "citations": len(self.answer.citations),
             "citations_right": self.citations_right,
+            "citations_verbatim": self.citations_verbatim,
+            "documents_cited": self.documents_cited,
+            "provisions": list(self.provisions.cited),
+            "provisions_right": self.provisions.right,
             "relevance": round(self.answer.relevance, 4),
             "ttft_ms": round(self.answer.timings.ttft_ms, 1),
             "total_ms": round(self.answer.timings.total_ms, 1),
@@ -71,9 +80,11 @@ class AnswerEvaluator:
 
     def _judge(self, collection: str, question: Question, answer: Answer) -> AnsweredQuestion:
         verbatim = right = 0
+        titles: dict[str, str] = {}
         for citation in answer.citations:
-            text = self._store.document(collection, citation.document).text
-            if text[citation.start : citation.end] == citation.quote:
+            stored = self._store.document(collection, citation.document)
+            titles[citation.document] = stored.title
+            if stored.text[citation.start : citation.end] == citation.quote:
                 verbatim += 1
             if citation.document in question.documents or contains(
                 citation.quote, question.answers
@@ -87,7 +98,24 @@ class AnswerEvaluator:
             f1=token_f1(answer.answer, question.answers),
             citations_right=right,
             citations_verbatim=verbatim,
+            documents_cited=len(set(question.documents) & titles.keys()),
+            provisions=judge(
+                "" if answer.abstained else answer.answer,
+                cited=titles,
+                gold=self._titles(collection, question.documents),
+                gold_texts=(*question.answers, *question.provisions),
+            ),
         )
+
+    def _titles(self, collection: str, documents: Sequence[str]) -> dict[str, str]:
+        """Return document → title; a judged document the collection does not hold has none."""
+        titles = {}
+        for document in documents:
+            try:
+                titles[document] = self._store.document(collection, document).title
+            except NotFound:
+                titles[document] = ""
+        return titles
 
 
 def summarise(results: Sequence[AnsweredQuestion]) -> dict[str, Any]:
@@ -97,6 +125,7 @@ def summarise(results: Sequence[AnsweredQuestion]) -> dict[str, Any]:
     cited = sum(len(r.answer.citations) for r in asked)
     every = [r for r in results if r.answer.citations]
     quotes = sum(len(r.answer.citations) for r in every)
+    provisions = sum(len(r.provisions.cited) for r in asked)
     ttft = [r.answer.timings.ttft_ms for r in asked]
     total = [r.answer.timings.total_ms for r in asked]
     return {
@@ -108,6 +137,11 @@ def summarise(results: Sequence[AnsweredQuestion]) -> dict[str, Any]:
         "cited": _share(sum(bool(r.answer.citations) for r in asked), len(asked)),
         "citation_precision": _share(sum(r.citations_right for r in asked), cited),
         "citation_recall": _share(sum(r.citations_right > 0 for r in asked), len(asked)),
+        "gold_documents_cited": _share(
+            sum(r.documents_cited for r in asked), sum(len(r.question.documents) for r in asked)
+        ),
+        "provisions_cited": provisions,
+        "statute_relevance": _share(sum(r.provisions.right for r in asked), provisions),
         "verified_quotes": _share(sum(r.citations_verbatim for r in every), quotes),
         "dropped_citations": sum(r.answer.dropped_citations for r in results),
         "unsupported_statements": sum(r.answer.unsupported_statements for r in results),
@@ -119,8 +153,18 @@ def summarise(results: Sequence[AnsweredQuestion]) -> dict[str, Any]:
         "total_p95_ms": percentile(total, 0.95),
         "retrieve_p50_ms": percentile([r.answer.timings.retrieve_ms for r in asked], 0.5),
         "prompt_tokens_p50": percentile([float(r.answer.usage.prompt_tokens) for r in asked], 0.5),
+        "intervals": {
+            "contains": _bounds([float(r.contains) for r in asked]),
+            "exact_match": _bounds([float(r.exact) for r in asked]),
+            "token_f1": _bounds([r.f1 for r in asked]),
+        },
     }
 
 
 def _share(part: float, whole: int) -> float | None:
     return part / whole if whole else None
+
+
+def _bounds(values: Sequence[float]) -> list[float] | None:
+    found = interval(values)
+    return [found.low, found.high] if values else None

@@ -2,7 +2,8 @@
 
 BEIR: ``corpus.jsonl`` (``_id``, ``title``, ``text``), ``queries.jsonl`` (``_id``, ``text``,
 ``metadata.answers``), ``qrels.tsv`` (``query-id corpus-id score``, header first). Question files:
-JSONL with ``question``, ``answers``, ``document`` and optionally ``unanswerable``.
+JSONL with ``question``, ``answers``, ``document`` and optionally ``provisions``, the articles that
+a right answer may cite.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Question:
     text: str
     answers: tuple[str, ...]
     documents: tuple[str, ...]
+    provisions: tuple[str, ...] = ()
 
     @property
     def answerable(self) -> bool:
@@ -102,9 +104,21 @@ def load_questions(path: Path) -> list[Question]:
                 text=str(row["question"]),
                 answers=_answers(row.get("answers", ())),
                 documents=tuple(str(d) for d in documents),
+                provisions=_answers(row.get("provisions", ())),
             )
         )
     return questions
+
+
+def load_judged(path: Path) -> list[Query]:
+    """Return the queries of a BEIR folder, or those of a question file that name a document."""
+    if path.is_dir():
+        return list(load_beir(path).queries)
+    return [
+        Query(q.id, q.text, dict.fromkeys(q.documents, 1.0), q.answers)
+        for q in load_questions(path)
+        if q.documents
+    ]
 
 
 def read_jsonl(path: Path, *, required: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -1,55 +1,111 @@
 """How well search finds the judged documents of a BEIR folder, leg by leg.
 
 Documents rank by their best chunk. Ingests into the store it is given, which is idempotent: a second
-run only searches.
+run only searches. Knows how to ask; what the scores amount to is ``scores``' and ``bootstrap``'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ondol.core.types import SearchMode
+from ondol.services.evaluation.bootstrap import Difference, Interval
 from ondol.services.evaluation.datasets import Query, RetrievalDataset
-from ondol.services.evaluation.metrics import ndcg, recall, reciprocal_rank
+from ondol.services.evaluation.scores import (
+    FIGURES,
+    QueryScore,
+    by_type,
+    differences,
+    intervals,
+    mean,
+    score,
+)
 from ondol.services.ingest import IngestService
 from ondol.services.ingest_report import Progress
 from ondol.services.retrieval import RetrievalService
 
 MODES: tuple[SearchMode, ...] = ("hybrid", "dense", "lexical")
-_CHUNKS = 60
+CHUNKS = 60
+"""Hits looked at for ten documents: a long document may hold many of them."""
+
+Told = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class RetrievalScores:
-    """Means over all judged queries."""
+    """The scores of every judged query under one setting, and how long asking took."""
 
-    ndcg_at_10: float
-    recall_at_10: float
-    mrr_at_10: float
+    queries: tuple[QueryScore, ...]
     seconds: float
+
+    def figures(self) -> dict[str, float]:
+        """Return the means over all queries."""
+        return {figure: mean(self.queries, figure) for figure in FIGURES}
+
+    def intervals(self) -> dict[str, Interval]:
+        """Return the means with their 95 % bounds."""
+        return intervals(self.queries)
+
+    def by_type(self) -> dict[str, dict[str, float]]:
+        """Return the means by kind of query, with how many there are."""
+        return {
+            kind: {"queries": len(group), **{f: mean(group, f) for f in FIGURES}}
+            for kind, group in by_type(self.queries).items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class RetrievalEvaluation:
-    """Scores per mode, over ``queries`` questions and ``documents`` documents."""
+    """Scores per mode, over ``queries`` questions and ``documents`` documents.
+
+    ``against`` holds the scores under other settings, ``changed`` says which; they are held against
+    those of the mode ``compared``.
+    """
 
     dataset: str
     queries: int
     documents: int
     modes: dict[str, RetrievalScores]
+    compared: SearchMode = "hybrid"
+    against: RetrievalScores | None = None
+    changed: Mapping[str, Any] | None = None
 
-    def as_json(self, mode: SearchMode) -> dict[str, Any]:
+    def differences(self) -> dict[str, Difference]:
+        """Return by how much ``against`` differs, query by query; empty where there is none."""
+        if self.against is None:
+            return {}
+        return differences(self.modes[self.compared].queries, self.against.queries)
+
+    def as_json(self, mode: SearchMode, *, items: bool = False) -> dict[str, Any]:
         """Return the contract's keys for ``mode`` with every measured mode beside them."""
-        return {
-            **asdict(self.modes[mode]),
+        scores = self.modes[mode]
+        report: dict[str, Any] = {
+            **scores.figures(),
+            "seconds": scores.seconds,
             "mode": mode,
             "dataset": self.dataset,
             "queries": self.queries,
             "documents": self.documents,
-            "modes": {name: asdict(scores) for name, scores in self.modes.items()},
+            "intervals": {f: [i.low, i.high] for f, i in scores.intervals().items()},
+            "types": scores.by_type(),
+            "modes": {
+                name: {**each.figures(), "seconds": each.seconds}
+                for name, each in self.modes.items()
+            },
         }
+        if self.against is not None:
+            report["against"] = {
+                "settings": dict(self.changed or {}),
+                **self.against.figures(),
+                "seconds": self.against.seconds,
+                "types": self.against.by_type(),
+                "differences": {f: asdict(one) for f, one in self.differences().items()},
+            }
+        if items:
+            report["items"] = [one.as_json() for one in scores.queries]
+        return report
 
 
 class RetrievalEvaluator:
@@ -69,26 +125,23 @@ class RetrievalEvaluator:
         modes: Sequence[SearchMode] = MODES,
         rerank: bool | None = False,
         ingesting: Progress | None = None,
-        querying: Callable[[int, int], None] | None = None,
+        querying: Told | None = None,
     ) -> RetrievalEvaluation:
         """Ingest ``dataset`` and score its queries; ``querying`` hears (done, total)."""
-        collection = f"eval-{dataset.name}"
+        collection = collection_of(dataset)
         report = await self._ingest.ingest_paths(collection, [dataset.corpus], progress=ingesting)
-        scores: dict[str, RetrievalScores] = {}
         total = len(dataset.queries) * len(modes)
+        scores: dict[str, RetrievalScores] = {}
         for at, mode in enumerate(modes):
-            started = self._now()
-            sums = [0.0, 0.0, 0.0]
-            for done, query in enumerate(dataset.queries, start=1):
-                ranked = await self._rank(collection, query, mode, rerank)
-                sums[0] += ndcg(ranked, query.relevant)
-                sums[1] += recall(ranked, query.relevant)
-                sums[2] += reciprocal_rank(ranked, query.relevant)
-                if querying is not None:
-                    querying(at * len(dataset.queries) + done, total)
-            means = [value / len(dataset.queries) for value in sums]
-            scores[mode] = RetrievalScores(
-                means[0], means[1], means[2], seconds=self._now() - started
+            before = at * len(dataset.queries)
+            scores[mode] = await ask_all(
+                self._retrieval,
+                collection,
+                dataset.queries,
+                mode=mode,
+                rerank=rerank,
+                now=self._now,
+                querying=_shifted(querying, before, total),
             )
         return RetrievalEvaluation(
             dataset=dataset.name,
@@ -97,10 +150,37 @@ class RetrievalEvaluator:
             modes=scores,
         )
 
-    async def _rank(
-        self, collection: str, query: Query, mode: SearchMode, rerank: bool | None
-    ) -> list[str]:
-        found = await self._retrieval.search(
-            collection, query.text, top_k=_CHUNKS, mode=mode, rerank=rerank
+
+async def ask_all(
+    retrieval: RetrievalService,
+    collection: str,
+    queries: Sequence[Query],
+    *,
+    mode: SearchMode,
+    rerank: bool | None,
+    now: Callable[[], float],
+    chunks: int = CHUNKS,
+    querying: Told | None = None,
+) -> RetrievalScores:
+    """Ask ``collection`` every query and score the documents of the best ``chunks`` hits."""
+    started = now()
+    scores: list[QueryScore] = []
+    for query in queries:
+        found = await retrieval.search(
+            collection, query.text, top_k=chunks, mode=mode, rerank=rerank
         )
-        return list(dict.fromkeys(hit.document for hit in found.hits))
+        scores.append(score(query, list(dict.fromkeys(hit.document for hit in found.hits))))
+        if querying is not None:
+            querying(len(scores), len(queries))
+    return RetrievalScores(tuple(scores), seconds=now() - started)
+
+
+def collection_of(dataset: RetrievalDataset) -> str:
+    """Return the name of the collection that holds the corpus of ``dataset``."""
+    return f"eval-{dataset.name}"
+
+
+def _shifted(told: Told | None, before: int, total: int) -> Told | None:
+    if told is None:
+        return None
+    return lambda done, _: told(before + done, total)
