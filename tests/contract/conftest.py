@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.contract.postgres_server import PostgresServer
 
 from ondol.core.errors import OndolError
 from ondol.models.builds.native import find_build
@@ -39,3 +42,24 @@ def native_program(models_folder: Path) -> Path:
     if found is None:
         pytest.skip("no native build; make one with: ondol models build llamacpp")
     return found[0]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL with pgvector; skips where there is none."""
+    started = PostgresServer()
+    yield started
+    started.remove()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """A database of its own in it, empty."""
+    from pg8000.native import Connection
+
+    name = f"test_{secrets.token_hex(6)}"
+    with Connection(
+        "ondol", host="127.0.0.1", port=postgres_server.port, database="postgres"
+    ) as connection:
+        connection.run(f"CREATE DATABASE {name}")
+    return postgres_server.url(name)

@@ -25,6 +25,7 @@ COMMANDS = {
         "ondol.cli.collections:collections", "List, show and delete collections."
     ),
     "documents": LazyCommand("ondol.cli.documents:documents", "List, show and delete documents."),
+    "vectors": LazyCommand("ondol.cli.vectors:vectors", "Show and fill vector indexes."),
     "tune": LazyCommand("ondol.cli.tune:tune", "Find the fastest form of each model here."),
     "bench": LazyCommand("ondol.cli.bench:bench", "Measure encoders, generator and server here."),
     "eval": LazyCommand("ondol.cli.eval:evaluate", "Measure search, answers and fidelity."),

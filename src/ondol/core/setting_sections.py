@@ -279,6 +279,22 @@ class IngestSettings(Section):
     read_seconds: Seconds = Field(120.0, description="Longest time one file may take to read.")
 
 
+class VectorSettings(Section):
+    index: Literal["auto", "exact", "ann", "postgres"] = Field(
+        "auto",
+        description="What finds the nearest vectors: every row compared (exact), a graph above "
+        "vectors.ann_above (ann; extra `ann`), or pgvector. 'auto' takes the graph where installed.",
+    )
+    ann_above: Positive = Field(
+        50_000, description="Vectors in a collection from which on the graph is used."
+    )
+    postgres_url: str = Field(
+        "",
+        description="PostgreSQL with pgvector 0.8.4 or later, for 'postgres' (extra `postgres`).",
+    )
+    postgres_schema: str = Field("ondol", description="Schema of the tables there.")
+
+
 class CacheSettings(Section):
     embeddings: Literal["memory", "sqlite", "redis", "off"] = Field(
         "memory",

@@ -30,6 +30,7 @@ from ondol.core.setting_sections import (
     ModelSettings,
     RetrievalSettings,
     ServerSettings,
+    VectorSettings,
 )
 
 _OPTIMIZED = "USE_OPTIMIZED_MODELS"
@@ -59,6 +60,7 @@ class Settings(Section):
     ingest: IngestSettings = IngestSettings()
     lanes: LanesSettings = LanesSettings()
     cache: CacheSettings = CacheSettings()
+    vectors: VectorSettings = VectorSettings()
     resources: ResourceSettings = ResourceSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
     telemetry: TelemetrySettings = TelemetrySettings()

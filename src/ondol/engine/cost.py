@@ -17,7 +17,7 @@ _TRUSTED = 3
 _LEAST_SECONDS = 0.005
 _FRACTION_PRIOR = 0.7
 _SMOOTHING = 0.1
-_SAFETY_SHARE = 0.95
+_SAFETY_SHARE = 0.97
 _SAFETY_STEP = 0.02
 
 
@@ -92,7 +92,7 @@ class CostModel:
             (rate, rate / 2), scale=(1, max(1, slots - 1)), floor=1e-4, strength=0.3
         )
         self._fraction: dict[str, float] = {}
-        self._safety = 1.15
+        self._safety = 1.2
 
     @property
     def measured(self) -> bool:
@@ -154,7 +154,7 @@ class CostModel:
             self._caution(served.prefill / served.expected_prefill)
 
     def _caution(self, ratio: float) -> None:
-        """Move the safety factor towards the ratio that only one request in twenty exceeds."""
+        """Move the safety factor towards the ratio that only three requests in a hundred exceed."""
         step = _SAFETY_SHARE if ratio > self._safety else _SAFETY_SHARE - 1.0
         self._safety = min(2.0, max(1.02, self._safety + _SAFETY_STEP * step * self._safety))
 

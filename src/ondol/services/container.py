@@ -40,6 +40,7 @@ from ondol.services.loading import Load, Loading
 from ondol.services.readiness import UNLOADED, Component, ComponentState, Readiness, state_of
 from ondol.services.reranking import RerankingService
 from ondol.services.retrieval import RetrievalService
+from ondol.services.vector_choice import vector_search
 from ondol.store.documents import DocumentStore
 from ondol.store.embedding_cache import CacheStats
 from ondol.telemetry.recorder import Recorder, RecorderStats, Retention
@@ -339,7 +340,12 @@ class Container:
         )
 
     async def _load_store(self) -> str:
-        self._store = await asyncio.to_thread(DocumentStore, self.settings.home, clock=self._clock)
+        self._store = await asyncio.to_thread(
+            DocumentStore,
+            self.settings.home,
+            clock=self._clock,
+            vector_search=vector_search(self.settings),
+        )
         return ""
 
     async def _load_keywords(self) -> str:

@@ -17,7 +17,8 @@ from ondol.store import chunks, collections, lexical, texts
 from ondol.store.collections import CollectionRow
 from ondol.store.database import Database
 from ondol.store.records import Problem, StoreReport
-from ondol.store.vectors import VectorIndex, read_rows
+from ondol.store.vector_search import read_rows
+from ondol.store.vectors import VectorIndex
 
 # What no row may be: kind → SELECT of the rowids of ``table`` that are.
 _ORPHANS = {

@@ -8,7 +8,7 @@ survives a crash. Knows no model, no reader and no tokenizer.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -24,10 +24,11 @@ from ondol.store import check, collections, document_rows, filters, lexical
 from ondol.store import chunks as _chunk_rows
 from ondol.store.collections import CollectionRow
 from ondol.store.database import Database
-from ondol.store.matrix import Ids, Matrix
 from ondol.store.metric_rows import MetricStore
 from ondol.store.names import collection_name
 from ondol.store.records import ChunkRow, Collection, NewChunk, StoredDocument, StoreReport
+from ondol.store.vector_mirror import Mirrored, mirror
+from ondol.store.vector_search import VectorSearch, VectorState
 from ondol.store.vectors import VectorIndex
 
 MAX_DIMENSIONS = 16_384
@@ -39,7 +40,8 @@ class DocumentStore:
     All methods may be called from any thread; each is one transaction. Reads never wait for a
     write. An unknown collection or document is ``NotFound`` with near names; a database that
     cannot be used is ``StoreError`` with a remedy. ``resident_bytes`` bounds the vectors held as
-    float32. The observer hears of deletions only; who ingests reports the rest.
+    float32. ``vector_search`` makes what finds the nearest vectors; exact unless given. The
+    observer hears of deletions only; who ingests reports the rest.
     """
 
     def __init__(
@@ -50,12 +52,15 @@ class DocumentStore:
         observer: Observer | None = None,
         resident_bytes: int = 512 * 2**20,
         busy_seconds: float = 30.0,
+        vector_search: Callable[[Database, VectorIndex], VectorSearch] | None = None,
     ) -> None:
         self._clock = clock
         self._observer = observer or NullObserver()
         self._database = Database(home / "ondol.db", clock=clock, busy_seconds=busy_seconds)
         self._vectors = VectorIndex(self._database, home / "vectors", resident_bytes=resident_bytes)
         self._vectors.sweep()
+        make = vector_search or (lambda _, exact: exact)
+        self._search: VectorSearch = make(self._database, self._vectors)
         self.metrics = MetricStore(self._database)
         """The rows of finished requests, in the same file."""
 
@@ -68,6 +73,8 @@ class DocumentStore:
     def close(self) -> None:
         """Save the vector files worth saving and close the database. Later calls do nothing."""
         if not self._database.closed:
+            if self._search is not self._vectors:
+                self._search.close()
             self._vectors.close()
             self._database.close()
 
@@ -137,6 +144,8 @@ class DocumentStore:
         with self._database.write() as connection:
             found = collections.find(connection, name)
             collections.delete(connection, found.id)
+        if self._search is not self._vectors:
+            self._search.forget(found.id)
         self._vectors.forget(found.id)
 
     # Documents
@@ -244,28 +253,12 @@ class DocumentStore:
         limit: int,
         filter: Mapping[str, Any] | None = None,
     ) -> list[tuple[int, float]]:
-        """Return up to ``limit`` (chunk, cosine) nearest to ``query`` (d,): exact, ties by id.
+        """Return up to ``limit`` (chunk, cosine) nearest to ``query`` (d,), ties by id.
 
-        ``filter`` is applied before ranking. Raises ``InvalidInput`` for a wrong dimension.
+        Exact unless the store was opened with another ``vector_search``. ``filter`` is applied before ranking. Raises ``InvalidInput`` for a wrong dimension.
         """
         condition = filters.compile_filter(filter)
-
-        def look(connection: sqlite3.Connection) -> tuple[CollectionRow, Ids | None]:
-            found = collections.find(connection, collection)
-            _fits(found, query)
-            if condition is None:
-                return found, None
-            return found, filters.candidates(connection, found.id, condition)
-
-        with self._database.read() as connection:
-            found, allowed = look(connection)
-        matrix: Matrix | None = self._vectors.resident(found)
-        if matrix is None:
-            # Look again inside: filter and matrix must be of the same moment.
-            with self._vectors.catching_up(found.id), self._database.read() as connection:
-                found, allowed = look(connection)
-                matrix = self._vectors.catch_up(connection, found)
-        return matrix.nearest(query, limit=limit, allowed=allowed)
+        return self._search.nearest(collection, query, limit=limit, condition=condition)
 
     def search_lexical(
         self,
@@ -281,6 +274,22 @@ class DocumentStore:
             found = collections.find(connection, collection)
             return lexical.search(connection, found.id, tokens, limit=limit, condition=condition)
 
+    def vector_state(self, collection: str) -> VectorState:
+        """Return how the vectors of a collection are searched and what memory that takes."""
+        return self._search.state(collection)
+
+    def refresh_vectors(self, collection: str) -> VectorState:
+        """Build now what vector search needs and would else build in the background."""
+        self._search.refresh(collection)
+        return self._search.state(collection)
+
+    def mirror_vectors(self) -> list[Mirrored]:
+        """Bring every collection's index level with the database and prove it, row for row.
+
+        Returns count and checksum by collection. Raises ``StoreError`` where they differ.
+        """
+        return mirror(self._database, self._search)
+
     # Care
 
     def check(self, *, deep: bool = False) -> StoreReport:
@@ -288,11 +297,16 @@ class DocumentStore:
         return check.inspect(self._database, self._vectors, deep=deep)
 
     def repair(self) -> StoreReport:
-        """Remove orphans, rebuild vector files, and report what is left.
+        """Remove orphans, rebuild what is derived, and report what is left.
 
         A document whose chunks are not whole loses its digest, so that the next ingest of its
         source stores it anew.
         """
+        if self._search is not self._vectors:
+            with self._database.read() as connection:
+                known = collections.rows(connection)
+            for row in known:
+                self._search.forget(row.id)
         return check.repair(self._database, self._vectors)
 
     @contextmanager
@@ -324,14 +338,4 @@ def _same_shape(found: CollectionRow, *, embedder: str, dimensions: int) -> None
             f"({found.dimensions} dimensions), not {embedder!r} ({dimensions})",
             hint="use that embedder, or ingest into a new collection",
             param="embedder",
-        )
-
-
-def _fits(found: CollectionRow, query: NDArray[np.float32]) -> None:
-    if query.shape != (found.dimensions,) or not np.all(np.isfinite(query)):
-        raise InvalidInput(
-            f"query vector of shape {query.shape}; collection {found.name!r} needs "
-            f"({found.dimensions},), all finite",
-            hint=f"embed the query with {found.embedder!r}",
-            param="query",
         )

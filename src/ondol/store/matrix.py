@@ -7,6 +7,7 @@ held as float32 (faster) or float16 (half the memory); scores are the same eithe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,16 +34,25 @@ class Segment:
     def alive(self) -> int:
         return len(self.ids) - len(self.dead)
 
-    def scores(self, query: NDArray[np.float32], allowed: Ids | None) -> NDArray[np.float32]:
-        """Return (n,) dot products with ``query``; minus infinity for rows that do not count."""
-        if allowed is None:
-            scores = _dots(self.rows, query)
-        else:
-            scores = np.full(len(self.ids), -np.inf, np.float32)
-            places = _positions(self.ids, allowed)
-            scores[places] = _dots(_take(self.rows, places), query)
+    def places(self, wanted: Ids) -> Ids:
+        """Return where those of ``wanted`` (ascending) that are alive here stand, ascending."""
+        return _outside(_positions(self.ids, wanted), self.dead)
+
+    def scores(self, query: NDArray[np.float32], places: Ids | None) -> NDArray[np.float32]:
+        """Return the dot products of the rows at ``places`` (alive) with ``query``.
+
+        Of all rows where that is ``None``; minus infinity for those that are dead.
+        """
+        if places is not None:
+            return _dots(_take(self.rows, places), query)
+        scores = _dots(self.rows, query)
         scores[self.dead] = -np.inf
         return scores
+
+    def living(self, after: int) -> Ids:
+        """Return the places of the rows alive whose id is above ``after``, ascending."""
+        first = int(np.searchsorted(self.ids, after, side="right"))
+        return _outside(np.arange(first, len(self.ids), dtype=np.int64), self.dead)
 
     def without(self, kept: Ids) -> Segment:
         """Return this segment with only the rows whose id is in ``kept`` (ascending) alive."""
@@ -123,17 +133,37 @@ class Matrix:
         if limit < 1 or not self.alive or not length:
             return []
         unit = (query / length).astype(np.float32)
-        scores = [segment.scores(unit, allowed) for segment in self.segments]
+        chosen = [None if allowed is None else s.places(allowed) for s in self.segments]
+        scores = [s.scores(unit, at) for s, at in zip(self.segments, chosen, strict=True)]
         floor = _floor(np.concatenate(scores), limit)
         ids: list[Ids] = []
         exact: list[NDArray[np.float64]] = []
-        for segment, own in zip(self.segments, scores, strict=True):
+        for segment, own, at in zip(self.segments, scores, chosen, strict=True):
             places = np.flatnonzero(own >= floor)
+            places = places if at is None else at[places]
             ids.append(segment.ids[places])
             exact.append(_exact(segment.rows, places, unit))
         found, cosine = np.concatenate(ids), np.concatenate(exact)
         order = np.lexsort((found, -cosine))[:limit]
         return [(int(found[i]), float(cosine[i])) for i in order]
+
+    def holding(self, ids: Ids) -> Ids:
+        """Return those of ``ids`` (ascending) that are alive here, ascending."""
+        parts = [segment.ids[segment.places(ids)] for segment in self.segments]
+        return np.concatenate(parts) if parts else _NONE
+
+    def after(self, last: int) -> Ids:
+        """Return the ids above ``last``, ascending."""
+        parts = [s.ids[s.living(last)] for s in self.segments if len(s.ids) and s.ids[-1] > last]
+        return np.concatenate(parts) if parts else _NONE
+
+    def blocks(self, *, after: int, size: int) -> Iterator[tuple[Ids, Rows]]:
+        """Yield the ids above ``after``, ascending, with their rows, ``size`` at a time."""
+        for segment in self.segments:
+            places = segment.living(after)
+            for start in range(0, len(places), size):
+                part = places[start : start + size]
+                yield segment.ids[part], segment.rows[part]
 
     def contents(self) -> tuple[Ids, NDArray[np.float16]]:
         """Return all ids (n,) ascending and their rows (n, d) float16, in one piece."""
@@ -160,6 +190,15 @@ def _positions(ids: Ids, wanted: Ids) -> Ids:
     places, wanted = places[inside], wanted[inside]
     hits: Ids = places[ids[places] == wanted]
     return hits
+
+
+def _outside(places: Ids, dead: Ids) -> Ids:
+    """Return those of ``places`` that are not in ``dead``; both ascending."""
+    if not len(dead):
+        return places
+    nearest = dead[np.minimum(np.searchsorted(dead, places), len(dead) - 1)]
+    alive: Ids = places[nearest != places]
+    return alive
 
 
 def _dots(rows: Rows, query: NDArray[np.float32]) -> NDArray[np.float32]:

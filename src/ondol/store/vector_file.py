@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +60,14 @@ def load(path: Path, *, dimensions: int) -> VectorFile | None:
     )
 
 
+def size(path: Path) -> int:
+    """Return the bytes a file takes on disk; none where it is missing."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def usable(path: Path, *, stamp: str, dimensions: int) -> bool:
     """Return whether the file is whole and was written under ``stamp``."""
     file = load(path, dimensions=dimensions)
@@ -66,18 +76,34 @@ def usable(path: Path, *, stamp: str, dimensions: int) -> bool:
 
 def save(path: Path, file: VectorFile) -> None:
     """Write the file beside its place, flush it to disk, then put it in place in one step."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     ids = np.ascontiguousarray(file.ids, dtype="<i8")
     rows = np.ascontiguousarray(file.rows, dtype="<f2")
     checksum = zlib.crc32(rows.data, zlib.crc32(ids.data))
     count, width = rows.shape
     stamp = file.stamp.encode("ascii")
+    replace(
+        path,
+        [
+            _HEADER.pack(_MAGIC, _FORMAT, width, count, checksum, stamp),
+            raw(ids),
+            raw(rows),
+        ],
+    )
+
+
+def raw(array: NDArray[Any]) -> memoryview:
+    """Return the bytes of a contiguous array, without a copy."""
+    return array.reshape(-1).view(np.uint8).data
+
+
+def replace(path: Path, parts: Sequence[bytes | memoryview]) -> None:
+    """Put a file with these parts in place of ``path``: all of it or none, flushed to disk."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as out:
-            out.write(_HEADER.pack(_MAGIC, _FORMAT, width, count, checksum, stamp))
-            ids.tofile(out)
-            rows.tofile(out)
+            for part in parts:
+                out.write(part)
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(path)

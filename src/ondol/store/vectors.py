@@ -20,14 +20,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondol.core.errors import StoreError
-from ondol.store import collections, vector_file
+from ondol.store import ann_file, collections, filters, vector_file
 from ondol.store.collections import CollectionRow
 from ondol.store.database import Database
+from ondol.store.filters import Condition
 from ondol.store.matrix import Ids, Matrix, Segment
 from ondol.store.vector_file import VectorFile
+from ondol.store.vector_search import (
+    Contents,
+    Hit,
+    VectorState,
+    contents_of,
+    read_ids,
+    read_rows,
+    require_fit,
+)
 
 _SINGLE = np.dtype(np.float32)
 _HALF = np.dtype(np.float16)
+_PATHS = (vector_file.path_of, ann_file.path_of)
 _LOG = logging.getLogger("ondol.store")
 
 
@@ -46,6 +57,71 @@ class VectorIndex:
         self._locks: dict[int, threading.Lock] = {}
         self._matrices: dict[int, Matrix] = {}
         self._written: dict[int, int] = {}
+
+    def nearest(
+        self,
+        collection: str,
+        query: NDArray[np.float32],
+        *,
+        limit: int,
+        condition: Condition | None = None,
+    ) -> list[Hit]:
+        """Return up to ``limit`` (chunk, cosine), best first, ties by id; exact."""
+        _, matrix, allowed = self.view(collection, query, condition=condition)
+        return matrix.nearest(query, limit=limit, allowed=allowed)
+
+    def view(
+        self, collection: str, query: NDArray[np.float32], *, condition: Condition | None
+    ) -> tuple[CollectionRow, Matrix, Ids | None]:
+        """Return the matrix of now and, with a condition, the ids that meet it, of one moment."""
+
+        def look(connection: sqlite3.Connection) -> tuple[CollectionRow, Ids | None]:
+            found = collections.find(connection, collection)
+            require_fit(found, query)
+            if condition is None:
+                return found, None
+            return found, filters.candidates(connection, found.id, condition)
+
+        with self._database.read() as connection:
+            found, allowed = look(connection)
+        matrix = self.resident(found)
+        if matrix is None:
+            # Look again inside: filter and matrix must be of the same moment.
+            with self.catching_up(found.id), self._database.read() as connection:
+                found, allowed = look(connection)
+                matrix = self.catch_up(connection, found)
+        return found, matrix, allowed
+
+    def current(self, collection: str) -> tuple[CollectionRow, Matrix]:
+        """Return a collection with its matrix of now."""
+        with self._database.read() as connection:
+            found = collections.find(connection, collection)
+        matrix = self.resident(found)
+        if matrix is None:
+            with self.catching_up(found.id), self._database.read() as connection:
+                found = collections.find(connection, collection)
+                matrix = self.catch_up(connection, found)
+        return found, matrix
+
+    def refresh(self, collection: str) -> None:
+        """Bring the matrix up to date now instead of at the next search."""
+        self.current(collection)
+
+    def state(self, collection: str) -> VectorState:
+        """Return how the collection is searched and what that costs."""
+        found, matrix = self.current(collection)
+        return VectorState(
+            kind="exact",
+            rows=matrix.alive,
+            indexed=0,
+            memory_bytes=matrix.nbytes,
+            disk_bytes=vector_file.size(self._path(found.id)),
+        )
+
+    def contents(self, collection: str) -> Contents:
+        """Return the count and checksum of the vectors in the matrix."""
+        _, matrix = self.current(collection)
+        return contents_of(*matrix.contents())
 
     def resident(self, collection: CollectionRow) -> Matrix | None:
         """Return the matrix if it is in memory and up to date with ``collection``."""
@@ -81,6 +157,7 @@ class VectorIndex:
             with self._guard:
                 self._written.pop(collection, None)
             self._path(collection).unlink(missing_ok=True)
+            ann_file.path_of(self._folder, collection).unlink(missing_ok=True)
 
     def file_is_usable(self, collection: CollectionRow) -> bool:
         """Return whether the file of a collection is whole and the one last written."""
@@ -144,7 +221,7 @@ class VectorIndex:
             return []
         with self._database.read() as connection:
             ids = {row.id for row in collections.rows(connection)}
-        known = {self._path(collection) for collection in ids}
+        known = {path_of(self._folder, row) for row in ids for path_of in _PATHS}
         return [path for path in files if path not in known and not _in_the_making(path)]
 
     def _worth_saving(self, connection: sqlite3.Connection, collection: CollectionRow) -> bool:
@@ -171,7 +248,7 @@ class VectorIndex:
             return _saved(empty, stamp=file.stamp)
         dtype = self._dtype(collection, len(file.ids))
         # A float16 matrix stays mapped; a float32 one is converted into memory.
-        rows = file.rows if dtype == _HALF else file.rows.astype(dtype)
+        rows = file.rows if dtype == _HALF else np.asarray(file.rows, dtype)
         segment = Segment(np.array(file.ids), rows)
         return Matrix(
             dimensions=collection.dimensions,
@@ -194,38 +271,6 @@ class VectorIndex:
         others = sum(m.nbytes for key, m in list(self._matrices.items()) if key != collection.id)
         wanted = rows * collection.dimensions * _SINGLE.itemsize
         return _SINGLE if others + wanted <= self._resident_bytes else _HALF
-
-
-def read_rows(
-    connection: sqlite3.Connection, collection: CollectionRow, *, after: int
-) -> tuple[Ids, NDArray[np.float16]]:
-    """Return the ids above ``after``, ascending, and their vectors (n, d), from the database."""
-    ids: list[int] = []
-    blobs: list[bytes] = []
-    width = 2 * collection.dimensions
-    for chunk, blob in connection.execute(
-        "SELECT id, vector FROM chunks WHERE collection_id = ? AND id > ? ORDER BY id",
-        (collection.id, after),
-    ):
-        if len(blob) != width:
-            raise StoreError(
-                f"the vector of chunk {chunk} in {collection.name!r} has {len(blob)} bytes, "
-                f"not {width}",
-                hint="run `ondol doctor --repair`, then ingest the document again",
-                code="store_damaged",
-            )
-        ids.append(chunk)
-        blobs.append(blob)
-    rows = np.frombuffer(b"".join(blobs), "<f2").reshape(len(ids), collection.dimensions)
-    return np.array(ids, np.int64), rows.astype(np.float16, copy=False)
-
-
-def read_ids(connection: sqlite3.Connection, collection: int) -> Ids:
-    """Return all chunk ids of a collection, ascending."""
-    rows = connection.execute(
-        "SELECT id FROM chunks WHERE collection_id = ? ORDER BY id", (collection,)
-    )
-    return np.fromiter((row[0] for row in rows), np.int64)
 
 
 def _count(connection: sqlite3.Connection, collection: int) -> int:
