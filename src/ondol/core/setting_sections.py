@@ -251,7 +251,7 @@ class AnswerSettings(Section):
         description="Token budget of the passages; 0 suits it to the machine's prefill speed.",
     )
     read_seconds: Seconds = Field(
-        1.7,
+        2.0,
         description="How long the generator may read passages where answer.context_tokens is 0. "
         "Lower for a sooner first token, raise where answers need more context.",
     )
