@@ -9,7 +9,7 @@ import pytest
 from tests.api.stage import error_of, make_app, running
 
 from ondol.core import errors
-from ondol.core.errors import OUTCOMES, NotReady, OndolError, Overloaded, Refused
+from ondol.core.errors import OUTCOMES, GeneratorDied, NotReady, OndolError, Overloaded, Refused
 from ondol.server.errors import retry_after
 
 
@@ -54,7 +54,8 @@ async def test_every_error_of_the_table_leaves_in_the_envelope(
         "param": "part",
         "hint": "mend it",
     }
-    assert response.headers.get("retry-after") == ("2" if issubclass(kind, Refused) else None)
+    wanted = "2" if issubclass(kind, Refused) else "5" if kind is GeneratorDied else None
+    assert response.headers.get("retry-after") == wanted
 
 
 async def test_an_unexpected_error_tells_nothing_but_the_request_id(

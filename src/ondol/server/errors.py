@@ -18,12 +18,21 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ondol.core.errors import InvalidInput, OndolError, Refused, Unauthorized, outcome_of
+from ondol.core.errors import (
+    GeneratorDied,
+    InvalidInput,
+    OndolError,
+    Refused,
+    Unauthorized,
+    outcome_of,
+)
 from ondol.telemetry.logs import request_id
 
 _log = logging.getLogger("ondol.server")
 
 _SHOWN = 80
+RESTART_SECONDS = 5
+"""When to ask again after the generator died: it restarts by itself."""
 _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
 _HTTP_HINTS = {
     404: "the endpoints are listed under /openapi.json",
@@ -123,6 +132,8 @@ def _of_ondol(error: OndolError) -> Problem:
     headers: dict[str, str] = {}
     if isinstance(error, Refused):
         headers["retry-after"] = str(retry_after(error))
+    if isinstance(error, GeneratorDied):
+        headers["retry-after"] = str(RESTART_SECONDS)
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
     return Problem(
