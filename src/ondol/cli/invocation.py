@@ -30,6 +30,20 @@ def _real_container(settings: Settings, parts: Parts) -> Container:
     return Container.open(settings, parts=parts)
 
 
+async def _heeding(work: Coroutine[Any, Any, T]) -> T:
+    """Return what ``work`` returns, unless it was interrupted and went on to its end all the same.
+
+    Library code below may take a cancellation for its own; the user's ctrl-C must still count.
+    """
+    import asyncio
+
+    result = await work
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return result
+
+
 @dataclass
 class Invocation:
     """What the global options said. ``flags`` maps dotted settings to values, as typed."""
@@ -71,7 +85,7 @@ class Invocation:
         import asyncio
 
         self.start_logging()
-        return asyncio.run(work)
+        return asyncio.run(_heeding(work))
 
     def start_logging(self) -> None:
         """Send log lines to stderr: warnings, with ``-v`` information, with ``-vv`` everything."""
