@@ -3,7 +3,8 @@
 Both ask one ``ondol serve`` (a generator only, four slots) for prompts of the same lengths, other
 texts, in turn: one at a time, four at a time, and at a fixed rate whatever became of the others. It
 agrees where TTFT, time per token and tokens a second differ by 10 % at most. guidellm runs in an
-environment of its own, offline: it takes the texts and the server's token counts as they are.
+environment of its own, offline: it takes the texts and the server's token counts as they are. One core
+is left to the clients: where the engine wants them all, the client that needs more slows the server.
 Run: ``python benchmarks/load_agreement.py --install`` once, then without.
 """
 
@@ -13,6 +14,7 @@ import argparse
 import json
 import math
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -59,7 +61,7 @@ def main() -> None:
         raise SystemExit(f"no guidellm in {options.peer}: run this with --install once")
     rows = rows_of_sizes(options.sizes, count=options.requests, seed=options.seed)
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
-    with _server(options.model, options.url) as target:
+    with _server(options.model, options.url, threads=options.threads) as target:
         maker = PromptMaker(yardstick_of(target), seed=options.seed)
         turns = Turns(target, maker, binary)
         turns.ours(Asked("four at a time", rows[:SLOTS]))
@@ -70,7 +72,10 @@ def main() -> None:
                 sides = {"ondol": turns.ours, "guidellm": turns.theirs}
                 for name in sorted(sides, reverse=bool(turn % 2)):
                     print(f"round {turn + 1}: {shape}, {name}", file=sys.stderr)
-                    found.setdefault((shape, name), []).append(sides[name](asked))
+                    before = _children_seconds()
+                    figures_of = sides[name](asked)
+                    figures_of["client_cpu_seconds"] = _children_seconds() - before
+                    found.setdefault((shape, name), []).append(figures_of)
     _report(found, options)
 
 
@@ -137,6 +142,12 @@ class Turns:
         return [*line, "--disable-console-outputs"]
 
 
+def _children_seconds() -> float:
+    """Return the processor seconds of the client processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def _constant(count: int, rate: float) -> list[float]:
     """Return guidellm's times of a constant rate: a second's worth at once, then evenly."""
     burst = min(count, math.floor(rate))
@@ -185,15 +196,18 @@ def _environment(folder: Path) -> dict[str, str]:
 class _server:
     """A server of our own, or the one at ``url``."""
 
-    def __init__(self, model: str, url: str) -> None:
+    def __init__(self, model: str, url: str, *, threads: int) -> None:
         self._model = model
         self._url = url
+        self._threads = threads
         self._child: ServedChild | None = None
 
     def __enter__(self) -> Target:
         if self._url:
             return Target(self._url, self._model)
-        settings = load_settings(flags={"generation.slots": SLOTS})
+        settings = load_settings(
+            flags={"generation.slots": SLOTS, "generation.threads": self._threads}
+        )
         self._child = ServedChild(settings, model=self._model)
         return self._child.target
 
@@ -210,7 +224,7 @@ def _report(
         middle = {
             name: {
                 key: statistics.median(run[key] for run in found[shape, name])
-                for key in (*KEYS, "completed")
+                for key in (*KEYS, "completed", "client_cpu_seconds")
             }
             for name in ("ondol", "guidellm")
         }
@@ -248,6 +262,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=40, help="in each turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--threads", type=int, default=max(1, cores - 1), help="of the engine")
     parser.add_argument(
         "--peer",
         type=Path,

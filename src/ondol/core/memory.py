@@ -29,13 +29,29 @@ def resident_bytes() -> int | None:
 
 
 def trim() -> None:
-    """Give freed memory back to the system; takes some milliseconds, from any thread."""
+    """Give freed memory back to the system; takes some milliseconds, from any thread.
+
+    Looks at what ``settle`` set aside too, and sets aside again what is left of it.
+    """
+    settled = gc.get_freeze_count() > 0
+    gc.unfreeze()
     gc.collect()
+    if settled:
+        gc.freeze()
     try:
         malloc_trim = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError, TypeError):  # not glibc
         return
     malloc_trim(ctypes.c_size_t(0))
+
+
+def settle() -> None:
+    """Spare the garbage collector what lives now; call once everything has loaded.
+
+    A full look at a loaded server takes 65 ms, in which it answers no one.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import ModelError, SettingsError
+from ondol.core.memory import settle
 from ondol.core.setting_sections import ServerSettings
 from ondol.server.gate import Gate
 from ondol.server.lifecycle import Health, Lifecycle
@@ -138,14 +139,13 @@ class HttpProcess:
                 hint="run `ondol doctor`, or turn the component off in the settings",
                 code="startup_failed",
             )
+        settle()
         seconds = self._clock.monotonic() - started
         self._announce(f"ondol is ready on {self.url} in {seconds:.1f} s ({_models(health)})")
 
     async def _drain(self) -> None:
         self._gate.drain()
-        empty = asyncio.create_task(
-            self._gate.wait_until(0, seconds=self._settings.drain_seconds), name="ondol-drain"
-        )
+        empty = asyncio.create_task(self._empty(), name="ondol-drain")
         hurry = asyncio.create_task(self._hurrying.wait())
         await asyncio.wait({empty, hurry}, return_when=asyncio.FIRST_COMPLETED)
         empty.cancel()
@@ -153,6 +153,12 @@ class HttpProcess:
         await asyncio.gather(empty, hurry, return_exceptions=True)
         await self._lifecycle.close()
         await self._gate.wait_until(0, seconds=LAST_WORDS_SECONDS)
+
+    async def _empty(self) -> None:
+        seconds = self._settings.drain_seconds
+        await asyncio.gather(
+            self._gate.wait_until(0, seconds=seconds), self._lifecycle.drain(seconds)
+        )
 
     def _on_signal(self) -> None:
         if self._stopping.is_set():
