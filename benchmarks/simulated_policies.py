@@ -1,18 +1,16 @@
 """The policies over a modelled engine with the speeds that ``ondol bench serve`` measured, in seconds.
 
 Reads the JSON of ``ondol bench serve --trace … --median-prefill-seconds …``, fits the prefill speed to
-its ladder, draws the same sizes from the trace and runs the serving code (``Simulation``) at the same
-loads; the real run's shares stand beside. Run: ``python benchmarks/simulated_policies.py FILE TRACE``.
+its ladder and replays its very schedules (the same sizes at the same times) through the serving code
+(``Simulation``); the real run's shares stand beside, and the least and most over other arrival times.
+Run: ``python benchmarks/simulated_policies.py FILE TRACE``.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import csv
 import json
-import random
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,14 @@ from common import report, table
 
 from ondol.core.lanes import LanesSettings
 from ondol.engine.policy import policy_of
+from ondol.services.bench.load.arrivals import Arrivals
+from ondol.services.bench.load.traces import Row, read_trace, scaled
 from ondol.services.bench.simulation import Arrival, Simulation, Speed
 
-Sizes = Sequence[tuple[int, int]]
+Schedule = Sequence[Arrival]
+
+CONTEXT_TOKENS, MOST_OUTPUT = 4096, 1024
+"""The defaults of ``generation.context_tokens`` and ``generation.max_tokens``."""
 
 
 def speed_of(found: dict[str, Any], *, step: float, per_request: float) -> Speed:
@@ -42,13 +45,12 @@ def speed_of(found: dict[str, Any], *, step: float, per_request: float) -> Speed
     )
 
 
-def sizes(trace: Path, scale: float, count: int, seed: int, least: int) -> Sizes:
-    draw = random.Random(seed)
-    with trace.open(encoding="utf-8") as file:
-        rows = [(int(r["ContextTokens"]), int(r["GeneratedTokens"])) for r in csv.DictReader(file)]
+def schedule(rows: Sequence[Row], *, rate: float, seed: int, least: int, sla: float) -> Schedule:
+    """Return the rows of the trace as ``bench serve`` sends them, Poisson at ``rate`` a second."""
+    times = Arrivals(seed=seed).times(rows, rate=rate)
     return [
-        (min(3900, max(least, round(prompt * scale))), max(1, round(answer * scale)))
-        for prompt, answer in (draw.choice(rows) for _ in range(count))
+        Arrival(at, max(least, row.prompt_tokens), row.output_tokens, sla)
+        for at, row in zip(times, rows, strict=True)
     ]
 
 
@@ -69,40 +71,32 @@ def main() -> None:
     found = json.loads(said.file.read_text("utf-8"))
     speed = speed_of(found, step=said.step, per_request=said.per_request)
     slots, sla = found["slots"], found["sla_ms"]
-    drawn = [
-        sizes(said.trace, found["scale"], found["runs"][0]["offered"], seed, found["base_tokens"])
-        for seed in range(said.schedules)
-    ]
-    everything = [Arrival(0.0, *size) for size in drawn[0]]
-    alone = Simulation(
-        speed,
-        policy=policy_of("fifo", age_seconds=30),
-        slots=slots,
-        lanes=lanes(slots=slots, queue=10_000, sla_ms=0),
+    count = found["runs"][0]["offered"]
+    sent = scaled(
+        read_trace(said.trace)[:count],
+        scale=found["scale"],
+        context_tokens=CONTEXT_TOKENS,
+        most_output=MOST_OUTPUT,
     )
-    done = asyncio.run(alone.run(everything))
-    capacity = len(done) / max(fate.end or 0.0 for fate in done)
     rows = []
     for run in found["runs"]:
         shares = []
-        for seed, mine in enumerate(drawn):
-            chance, at, schedule = random.Random(seed), 0.0, []
-            for prompt, answer in mine:
-                at += chance.expovariate(run["load"] * capacity)
-                schedule.append(Arrival(at, prompt, answer, sla))
+        for seed in range(found["seed"], found["seed"] + said.schedules):
             simulation = Simulation(
                 speed,
                 policy=policy_of(run["policy"], age_seconds=30),
                 slots=slots,
                 lanes=lanes(slots=slots, queue=25, sla_ms=sla),
             )
-            fates = asyncio.run(simulation.run(schedule))
+            rate = run["load"] * found["capacity_rps"]
+            coming = schedule(sent, rate=rate, seed=seed, least=found["base_tokens"], sla=sla)
+            fates = asyncio.run(simulation.run(coming))
             shares.append(sum(fate.met for fate in fates) / len(fates))
         rows.append(
             {
                 "policy": run["policy"],
                 "load": run["load"],
-                "simulated": statistics.mean(shares),
+                "simulated": shares[0],
                 "least": min(shares),
                 "most": max(shares),
                 "real": run["attainment_offered"],
