@@ -47,7 +47,7 @@ def pdf(
     if title:
         objects[number] = f"<< /Title ({title}) >>".encode()
         info = f" /Info {number} 0 R"
-    return _file(objects, info)
+    return assembled(objects, info)
 
 
 def at(x: float, y: float, text: str) -> str:
@@ -70,7 +70,8 @@ def _content(text: str) -> bytes:
     return f"BT /F1 12 Tf 14 TL 72 720 Td {body}ET".encode("latin-1")
 
 
-def _file(objects: dict[int, bytes], info: str) -> bytes:
+def assembled(objects: dict[int, bytes], trailer: str = "") -> bytes:
+    """Return a PDF of numbered objects, 1 its catalogue; ``trailer`` holds more entries of that."""
     out = bytearray(b"%PDF-1.4\n")
     offsets: dict[int, int] = {}
     for number in sorted(objects):
@@ -81,5 +82,5 @@ def _file(objects: dict[int, bytes], info: str) -> bytes:
     out += b"xref\n0 %d\n0000000000 65535 f \n" % size
     for number in range(1, size):
         out += b"%010d 00000 n \n" % offsets[number]
-    out += f"trailer\n<< /Size {size} /Root 1 0 R{info} >>\nstartxref\n{start}\n%%EOF\n".encode()
+    out += f"trailer\n<< /Size {size} /Root 1 0 R{trailer} >>\nstartxref\n{start}\n%%EOF\n".encode()
     return bytes(out)

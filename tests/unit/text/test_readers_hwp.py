@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.unit.text.documents import DATA
 from tests.unit.text.packed import packed
 
 from ondol.core.types import ReadDocument
@@ -21,21 +22,9 @@ from ondol.text.readers import (
 )
 
 LIMITS = ReadLimits()
-REFUSED = {
-    "hwp3_password_123456.hwp": "encrypted",
-    "hwp3_tika_v3.hwp": "unsupported",
-    "hwp5_distribution_locked.hwp": "encrypted",
-}
-SAYS = {
-    "hwp5_hidden_comment.hwp": "우리는 우리다.\n그것은 그것이다.",
-    "hwp5_noori_report.hwp": "총 길이 | 한국형발사체(누리호): 47.2 m | 시험발사체: 25.8 m",
-    "hwp5_table.hwp": "ABC 123 | DEF | GHI\nLMN | OPQ | STR\nUVM | 123 | 456",
-    "hwp5_tika_v5.hwp": "테스트\ntest",
-    "hwpx_multipara.hwpx": "시즌 5호 2루타. 이어 그리샴의 우전 적시 2루타가",
-    "hwpx_no_manifest.hwpx": "제1절 재산분 | 제1절 사업소분",
-    "hwpx_simple_draft_form.hwpx": "생산등록번호",
-    "hwpx_table.hwpx": "육손이 | 국어: 66 | 영어: 66 | 수학: 66",
-}
+EXPECTED = json.loads((DATA.parent / "hostile_files.json").read_text("utf-8"))["hwp"]
+REFUSED = {name: wanted["refused"] for name, wanted in EXPECTED.items() if "refused" in wanted}
+SAYS = {name: wanted["says"] for name, wanted in EXPECTED.items() if "says" in wanted}
 PASSWORD_FLAG = 1 << 1
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.unit.text.documents import pdf
+from tests.unit.text.documents import DATA, pdf
 
 from ondol.core.types import ReadDocument
 from ondol.text.readers import ReadFailure, ReadItem, ReadLimits, read, read_bytes
@@ -14,26 +14,9 @@ from ondol.text.readers import ReadFailure, ReadItem, ReadLimits, read, read_byt
 LIMITS = ReadLimits()
 WORDS = "A sentence of plain words that fills a line of this page. "
 
-# What each shared PDF must give: a failure's code, or pages read; see the folder's manifest.
-REFUSED = {
-    "cjk_chinese_scan.pdf": "image_only",
-    "hostile_encrypted_aes256_both.pdf": "encrypted",
-    "hostile_encrypted_libreoffice.pdf": "encrypted",
-    "hostile_fuzzed_poppler395.pdf": "damaged",
-    "hostile_fuzzed_poppler742.pdf": "damaged",
-    "hostile_header_only.pdf": "damaged",
-    "hostile_jpeg_named_pdf.pdf": "wrong_type",
-    "hostile_js_action.pdf": "empty",
-    "hostile_mojibake_hangul.pdf": "unreadable",
-    "hostile_no_page_contents.pdf": "empty",
-    "hostile_xref_loop_redhat.pdf": "damaged",
-    "hostile_zero_byte.pdf": "empty",
-    "huge_bitmap_35000px.pdf": "image_only",
-    "huge_page_dimensions.pdf": "image_only",
-    "scan_english_skew.pdf": "image_only",
-    "scan_multipage.pdf": "image_only",
-}
-WARNED = {"hostile_cyclic_page_tree.pdf", "ko_ncsc_guide_105p.pdf"}
+EXPECTED = json.loads((DATA.parent / "hostile_files.json").read_text("utf-8"))["pdfs"]
+REFUSED = {name: wanted["refused"] for name, wanted in EXPECTED.items() if "refused" in wanted}
+WARNED = {name for name, wanted in EXPECTED.items() if "warns" in wanted}
 
 
 def only(data: bytes, limits: ReadLimits = LIMITS) -> ReadItem:

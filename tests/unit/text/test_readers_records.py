@@ -115,9 +115,24 @@ def test_csv_separators_encodings_and_bad_rows() -> None:
     assert isinstance(last, ReadDocument)
     assert isinstance(bad, ReadFailure)
     assert "row 2" in bad.error.message
-    (none,) = items("name,stars\na,1\n", "r.csv")
-    assert isinstance(none, ReadFailure)
-    assert "name, stars" in none.error.message
+
+
+def test_csv_without_a_text_column_is_one_table_while_it_is_short() -> None:
+    (found,) = items("Cups,,\nTeam,Place,Cups won\nBlues,STL,1\nFlyers 🥅,PHI,2\n", "cups.csv")
+    assert isinstance(found, ReadDocument)
+    assert found.text.split("\n") == [
+        "Cups |",
+        "Team | Place | Cups won",
+        "Blues | Place: STL | Cups won: 1",
+        "Flyers 🥅 | Place: PHI | Cups won: 2",
+    ]
+    assert found.title == "cups"
+    assert found.warnings == ("read as one table of 4 rows: no column is called text",)
+    (long,) = items("name,stars\n" + "a,1\n" * 2000, "r.csv")
+    (alone,) = items("name\na\nb\n", "r.csv")
+    for refused, first in ((long, "name, stars"), (alone, "name")):
+        assert isinstance(refused, ReadFailure)
+        assert first in refused.error.message
 
 
 def test_a_record_over_the_limit_fails_alone() -> None:

@@ -94,11 +94,13 @@ class Child:
 
     def interrupt(self) -> None:
         """Kill the child and leave the reaping to whoever reads from it; safe from any thread."""
-        self._process.kill()
+        if self._process.returncode is None:  # not reaped: its number is still its own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # and a program that recognises a page
 
     def kill(self) -> None:
         """End the child at once and reap it; harmless when it has ended."""
-        self._process.kill()
+        self.interrupt()
         self._end()
 
     def _fill(self, deadline: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Literal
 
 from ondol.core.errors import ReadError
 from ondol.core.types import ReadDocument
@@ -14,13 +15,17 @@ from ondol.core.types import ReadDocument
 class ReadLimits:
     """How large a source may be: bytes, PDF pages, characters of one document, seconds of one file.
 
-    ``seconds`` is enforced by ``IsolatedReader``; in-process reading cannot be interrupted.
+    ``seconds`` is enforced by ``IsolatedReader``; in-process reading cannot be interrupted. ``ocr``
+    says whether scanned pages are recognised, in which languages, and for how long each.
     """
 
     max_file_bytes: int = 200 * 1024 * 1024
     max_pages: int = 5000
     max_chars: int = 20_000_000
     seconds: float = 120.0
+    ocr: Literal["off", "tesseract"] = "off"
+    ocr_languages: str = "kor+eng"
+    ocr_page_seconds: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""PDF text by PDFium: pages with offsets; nothing is rendered, no script or form runs.
+"""PDF text by PDFium: pages with offsets; no script or form runs, and only OCR has pages drawn.
 
 A file opens with the empty password or not at all. Scanned and garbled files are refused with what
 was seen, never stored as an empty success. PDFium is not thread-safe: one document at a time.
@@ -24,6 +24,7 @@ from ondol.text.readers.contract import (
     failed,
     too_many_chars,
 )
+from ondol.text.readers.pdf_ocr import hint, recogniser
 from ondol.text.readers.pdf_page import PageText, read_page
 from ondol.text.readers.plausible import hangul_shape
 from ondol.text.readers.running_lines import without_running_lines
@@ -92,7 +93,7 @@ def _read(source: Source, limits: ReadLimits) -> ReadItem:
         return too_many_chars(source.name, error.chars, limits)
     finally:
         document.close()
-    return _refusal(source, pages) or _document(source, pages, title)
+    return _refusal(source, pages, limits) or _document(source, pages, title)
 
 
 def _unopened(source: Source) -> ReadFailure:
@@ -139,8 +140,9 @@ def _no_pages(source: Source) -> ReadFailure:
 def _page_texts(document: pdfium.PdfDocument, limits: ReadLimits) -> list[PageText]:
     pages: list[PageText] = []
     chars = 0
+    scans = recogniser(limits)
     for index in range(len(document)):
-        page = read_page(document, index)
+        page = read_page(document, index, recogniser=scans)
         chars += len(page.text) + len(SEPARATOR)
         if chars > limits.max_chars:
             raise _TooLong(chars)
@@ -148,7 +150,7 @@ def _page_texts(document: pdfium.PdfDocument, limits: ReadLimits) -> list[PageTe
     return pages
 
 
-def _refusal(source: Source, pages: Sequence[PageText]) -> ReadFailure | None:
+def _refusal(source: Source, pages: Sequence[PageText], limits: ReadLimits) -> ReadFailure | None:
     """Return why these pages are no document, or ``None`` when they are one."""
     count = _pages(len(pages))
     if all(page.broken for page in pages):
@@ -165,7 +167,7 @@ def _refusal(source: Source, pages: Sequence[PageText]) -> ReadFailure | None:
             source.name,
             "image_only",
             f"{source.name!r} has {count} of images and almost no text ({chars} characters)",
-            hint="Run OCR on it and read the result.",
+            hint=hint(limits),
         )
     if not said:
         return failed(
@@ -227,6 +229,7 @@ def _warnings(pages: Sequence[PageText], shorter: Sequence[bool]) -> tuple[str, 
     total = len(pages)
     found = (
         ("are images without a text layer", [page.scan for page in pages]),
+        ("are images whose words OCR guessed", [page.recognised for page in pages]),
         ("could not be opened", [page.broken for page in pages]),
         ("have garbled text (wrong font maps)", [page.garbled for page in pages]),
     )

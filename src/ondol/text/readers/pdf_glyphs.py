@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator, Sequence
 from ctypes import PYFUNCTYPE, addressof, c_double, c_float, c_int, c_void_p
 from dataclasses import dataclass
-from typing import Any
+from itertools import repeat
+from typing import Any, NamedTuple
 
 import pypdfium2 as pdfium
 import pypdfium2.raw as raw
@@ -26,6 +27,8 @@ _LONG = 6.0
 _NEAR_LINES = 4.0
 _ZONE_LINES = 3
 _ON_PAGE = 0.95  # a frame as large as the page is a background
+_GAP = 5.0
+_PATH = raw.FPDF_PAGEOBJ_PATH
 
 Zone = tuple[float, float]  # from height, to height
 
@@ -47,9 +50,11 @@ _point = _direct(raw.FPDFPathSegment_GetPoint, c_int, c_void_p, c_void_p, c_void
 _segment_type = _direct(raw.FPDFPathSegment_GetType, c_int, c_void_p)
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
-    """A run of characters without spaces: indices into the page's text, and its box."""
+class Word(NamedTuple):
+    """A run of characters without spaces: indices into the page's text, and its box.
+
+    A tuple, as is ``Rule``: pages hold thousands, and a frozen dataclass takes four times as long.
+    """
 
     start: int
     end: int
@@ -64,8 +69,7 @@ class Word:
         return (self.bottom + self.top) / 2
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """A drawn line: horizontal at height ``at`` from ``start`` to ``end``, or vertical likewise."""
 
     at: float
@@ -109,12 +113,18 @@ class Glyphs:
         if not _char_box(self._layer, index, self._at):
             return None
         left, top, right, bottom = self._box
-        return min(left, right), min(bottom, top), max(left, right), max(bottom, top)
+        if left > right:
+            left, right = right, left
+        return (left, bottom, right, top) if bottom <= top else (left, top, right, bottom)
 
     def _word(self, first: int, after: int) -> Word | None:
         head = self.box(first)
-        tail = self.box(after - 1) if after - 1 > first else head
-        if head is None or tail is None:
+        if head is None:
+            return None
+        if after - 1 == first:
+            return Word(first, after, *head)
+        tail = self.box(after - 1)
+        if tail is None:
             return None
         return Word(
             first,
@@ -140,14 +150,12 @@ class Glyphs:
         for index in range(count):
             _rect(self._layer, index, at, at + 8, at + 16, at + 24)
             left, top, next_right, bottom = box
-            height = min(top - bottom, high - low)
             gap = left - right
-            if (
-                gap > 5.0
-                and gap > 1.2 * height
-                and min(top, high) - max(bottom, low) > 0.4 * height
-            ):
-                levels.append((min(low, bottom), max(high, top)))
+            if gap > _GAP:
+                height = min(top - bottom, high - low)
+                level = min(top, high) - max(bottom, low)
+                if gap > 1.2 * height and level > 0.4 * height:
+                    levels.append((min(low, bottom), max(high, top)))
             right, low, high = next_right, bottom, top
         return zones_of(levels)
 
@@ -180,9 +188,9 @@ def rules_of(page: pdfium.PdfPage) -> Rules:
     if count > _MAX_OBJECTS:
         return Rules((), ())
     handle = ctypes.cast(page.raw, c_void_p).value
-    every = (_object(handle, index) for index in range(count))
-    paths = [found for found in every if _type(found) == raw.FPDF_PAGEOBJ_PATH]
-    if len(paths) > _MAX_PATHS:
+    every = map(_object, repeat(handle), range(count))
+    paths = [found for found in every if _type(found) == _PATH]
+    if not paths or len(paths) > _MAX_PATHS:
         return Rules((), ())
     width, height = page.get_size()
     across: list[Rule] = []

@@ -7,10 +7,9 @@ missing, the cells are one. A grid needs two rows and two columns.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import neg
 
 from ondol.text.readers.pdf_glyphs import Rule, Rules
 
@@ -28,17 +27,21 @@ Place = tuple[int, int]  # row, column
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Column borders from left, row borders from the top, and the rules between cells."""
+    """Column borders from left, row borders from the top, and the rules between cells.
+
+    ``depths`` are the row borders measured downwards, ascending as bisection wants them.
+    """
 
     columns: tuple[float, ...]
     rows: tuple[float, ...]
     across: tuple[Rule, ...]
     down: tuple[Rule, ...]
+    depths: tuple[float, ...]
 
     def cell(self, x: float, y: float) -> tuple[int, int] | None:
         """Return row and column at a point, or ``None`` outside."""
         column = bisect_right(self.columns, x) - 1
-        row = bisect_right(self.rows, -y, key=neg) - 1
+        row = bisect_right(self.depths, -y) - 1
         if 0 <= column < len(self.columns) - 1 and 0 <= row < len(self.rows) - 1:
             return row, column
         return None
@@ -93,9 +96,12 @@ def grids_of(rules: Rules) -> list[Grid]:
     if len(across) * len(down) > _MAX_MEETINGS:  # a drawing
         return []
     joined = _Joined(len(across) + len(down))
+    places = [upright.at for upright in down]  # ascending, as merged
     for i, level in enumerate(across):
-        for j, upright in enumerate(down):
-            if _meet(level, upright):
+        first = bisect_left(places, level.start - _REACH)
+        after = bisect_right(places, level.end + _REACH)
+        for j in range(first, after):
+            if down[j].start - _REACH <= level.at <= down[j].end + _REACH:
                 joined.join(i, len(across) + j)
     groups: dict[int, tuple[list[Rule], list[Rule]]] = {}
     for number in range(len(across) + len(down)):
@@ -171,7 +177,9 @@ def _grid(across: Sequence[Rule], down: Sequence[Rule]) -> Grid | None:
         down = [*down, Rule(right, rows[0], rows[-1])]
     if len(columns) < 3 or len(rows) < 3 or len(columns) * len(rows) > _MAX_CELLS:
         return None
-    return Grid(tuple(columns), tuple(reversed(rows)), tuple(across), tuple(down))
+    levels = tuple(reversed(rows))
+    depths = tuple(-level for level in levels)
+    return Grid(tuple(columns), levels, tuple(across), tuple(down), depths)
 
 
 def _borders(places: Iterable[float]) -> list[float]:
@@ -207,13 +215,6 @@ def _in_one_line(level: list[Rule]) -> list[Rule]:
         else:
             pieces.append(Rule(at, rule.start, rule.end))
     return pieces
-
-
-def _meet(level: Rule, upright: Rule) -> bool:
-    return (
-        level.start - _REACH <= upright.at <= level.end + _REACH
-        and upright.start - _REACH <= level.at <= upright.end + _REACH
-    )
 
 
 def _near(rules: Sequence[Rule], at: float) -> list[Rule]:

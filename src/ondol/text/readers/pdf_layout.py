@@ -78,16 +78,23 @@ def _runs(glyphs: Glyphs, grids: list[Grid], zones: list[tuple[float, float]]) -
         box = glyphs.box(start)
         if box is not None and any(low <= (box[1] + box[3]) / 2 <= high for low, high in zones):
             run.words = glyphs.words(start, end)
-            inside = [_holder(grids, word) for word in run.words]
-            if inside and inside[0] is not None and all(grid == inside[0] for grid in inside):
-                run.grid = inside[0]
+            run.grid = _holder_of(grids, run.words) if grids else None
         runs.append(run)
     return runs
 
 
-def _holder(grids: list[Grid], word: Word) -> int | None:
-    x, y = (word.left + word.right) / 2, word.middle
-    return next((at for at, grid in enumerate(grids) if grid.cell(x, y) is not None), None)
+def _holder_of(grids: list[Grid], words: list[Word]) -> int | None:
+    """Return the one grid that holds all of ``words``, or ``None``."""
+    held: int | None = None
+    for word in words:
+        x, y = (word.left + word.right) / 2, (word.bottom + word.top) / 2
+        if held is None:
+            held = next((at for at, grid in enumerate(grids) if grid.cell(x, y) is not None), None)
+            if held is None:
+                return None
+        elif grids[held].cell(x, y) is None:
+            return None
+    return held
 
 
 def _pieces(glyphs: Glyphs, grids: list[Grid], runs: list[_Run]) -> Iterator[Piece]:

@@ -1,7 +1,7 @@
 """One PDF page: its text with tables as rows, and whether it is a scan, garbled or broken.
 
-Nothing is rendered and no image is decoded, however large its pixels: a scan shows by an image's
-place on the page. Words that a line end cut are joined.
+No image is decoded, however large its pixels: a scan shows by an image's place on the page. Only a
+recogniser, where one is given, has scans drawn. Words that a line end cut are joined.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import pypdfium2.raw as raw
 from ondol.text.normalise import normalise
 from ondol.text.readers.pdf_glyphs import Glyphs
 from ondol.text.readers.pdf_layout import Piece, page_pieces
+from ondol.text.readers.pdf_ocr import Recogniser
 from ondol.text.readers.plausible import hangul_shape
 
 _LINE_HYPHEN = "\ufffe"  # PDFium's mark for a hyphen at a line end whose word it joined
-_CUT_WORD = re.compile(rf"([^\W\d_]*){_LINE_HYPHEN}([^\W\d_]*)")
+_LETTERS = re.compile(r"[^\W\d_]*")
 _CONTROLS = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\ufeff\uffff]")
 _GAPS = re.compile(r"[ \t]*\n\s*\n\s*")
 _UNMAPPED = re.compile("[\ufffd\ue000-\uf8ff]")
-_INK = re.compile(r"\S")
 _SCAN_CHARS = 200  # a page with fewer characters beside a large image is a scan
 _SCAN_AREA = 0.5
 _UNMAPPED_SHARE = 0.3
@@ -33,19 +33,22 @@ _UNMAPPED_SHARE = 0.3
 class PageText:
     """One page: its text, how many tables it has, and what is wrong with it.
 
-    ``scan``: an image with hardly any text; ``garbled``: its fonts map to wrong characters;
-    ``broken``: it could not be opened.
+    ``scan``: an image with hardly any text; ``recognised``: a scan whose text is OCR's guess;
+    ``garbled``: its fonts map to wrong characters; ``broken``: it could not be opened.
     """
 
     text: str
     tables: int = 0
     scan: bool = False
+    recognised: bool = False
     garbled: bool = False
     broken: bool = False
 
 
-def read_page(document: pdfium.PdfDocument, index: int) -> PageText:
-    """Return page ``index`` (from 0)."""
+def read_page(
+    document: pdfium.PdfDocument, index: int, *, recogniser: Recogniser | None = None
+) -> PageText:
+    """Return page ``index`` (from 0); a scan is read by ``recogniser`` where one is given."""
     try:
         page = document[index]
     except pdfium.PdfiumError:
@@ -57,6 +60,10 @@ def read_page(document: pdfium.PdfDocument, index: int) -> PageText:
         finally:
             layer.close()
         scan = len(text) < _SCAN_CHARS and _image_area(page) >= _SCAN_AREA
+        if scan and recogniser is not None:
+            words = stored(recogniser.words(page))
+            if words:
+                return PageText(words, recognised=True, garbled=_garbled(words))
         return PageText(text, tables=tables, scan=scan, garbled=_garbled(text))
     except pdfium.PdfiumError:
         return PageText("", broken=True)
@@ -85,8 +92,23 @@ def _text(page: pdfium.PdfPage, layer: pdfium.PdfTextPage) -> tuple[str, int]:
 def stored(extracted: str) -> str:
     """Return what PDFium extracted in stored form, words joined that a line end had cut."""
     if _LINE_HYPHEN in extracted:
-        extracted = _CUT_WORD.sub(lambda found: _whole(found[1], found[2], extracted), extracted)
+        extracted = _uncut(extracted)
     return _CONTROLS.sub("", normalise(extracted)).strip()
+
+
+def _uncut(text: str) -> str:
+    """Return ``text`` with its cut words joined; looks only around the marks, for speed."""
+    done: list[str] = []
+    before, *parts = text.split(_LINE_HYPHEN)
+    for part in parts:
+        start = len(before)
+        while start and before[start - 1].isalpha():
+            start -= 1
+        found = _LETTERS.match(part)
+        tail = found[0] if found else ""
+        done.append(before[:start])
+        before = _whole(before[start:], tail, text) + part[len(tail) :]
+    return "".join([*done, before])
 
 
 def _whole(head: str, tail: str, text: str) -> str:
@@ -99,9 +121,11 @@ def _whole(head: str, tail: str, text: str) -> str:
 
 def _garbled(text: str) -> bool:
     """Whether the script's own statistics say that these are not the characters that are drawn."""
-    ink = len(_INK.findall(text))
+    if text.isascii():
+        return False
     unmapped = len(_UNMAPPED.findall(text))
-    return hangul_shape(text).garbled or (ink > 20 and unmapped > _UNMAPPED_SHARE * ink)
+    ink = len("".join(text.split())) if unmapped else 0
+    return (ink > 20 and unmapped > _UNMAPPED_SHARE * ink) or hangul_shape(text).garbled
 
 
 def _image_area(page: pdfium.PdfPage) -> float:

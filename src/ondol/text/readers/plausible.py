@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_SYLLABLE = re.compile("[가-힣]")
+_SYLLABLES = re.compile("[가-힣]+")
 _COMMON = frozenset(
     "이다는에의을하가고은지로사한기를정시대자리서인도해어스수부나일아으장전제주구과조보들그"
     "관여라성원동비상있만게니할되등생공경여유소신용합요무마오진계미방안교선법문국"
@@ -45,7 +45,7 @@ class HangulShape:
 
 def hangul_shape(text: str) -> HangulShape:
     """Return the shape of the first 20,000 characters' Hangul."""
-    found = "".join(_SYLLABLE.findall(text[:_SAMPLE]))
+    found = "".join(_SYLLABLES.findall(text[:_SAMPLE]))
     count = len(found)
     if not count:
         return HangulShape(0, 0.0, 0.0)
