@@ -159,7 +159,7 @@ def parse_catalogue(text: str) -> Mapping[str, CatalogueEntry]:
     entries: dict[str, CatalogueEntry] = {}
     for model_id, fields in tomllib.loads(text)["models"].items():
         try:
-            entries[model_id] = _entry(model_id, dict(fields))
+            entries[model_id] = make_entry(model_id, dict(fields))
         except (TypeError, KeyError, ValueError) as error:
             raise ModelError(
                 f"the catalogue entry {model_id!r} is malformed: {error}",
@@ -168,7 +168,8 @@ def parse_catalogue(text: str) -> Mapping[str, CatalogueEntry]:
     return MappingProxyType(entries)
 
 
-def _entry(model_id: str, fields: dict[str, Any]) -> CatalogueEntry:
+def make_entry(model_id: str, fields: dict[str, Any]) -> CatalogueEntry:
+    """Return the entry that ``fields`` say; raises ``TypeError`` or ``KeyError`` where they do not fit."""
     files = tuple(_file(dict(file)) for file in fields.pop("files"))
     return CatalogueEntry(
         id=model_id,

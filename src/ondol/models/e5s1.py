@@ -35,10 +35,22 @@ _MOST_TENSORS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Tensor:
+class StoredTensor:
+    """Where a tensor lies: ``size`` bytes from ``offset`` on; ``code`` is the format's own mark."""
+
+    code: int
     elements: int
     offset: int
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A file's sizes, where its directory of tensors begins, and the directory."""
+
+    shape: BertShape
+    directory: int
+    tensors: dict[str, StoredTensor]
 
 
 def read_e5s1(path: Path) -> BertWeights:
@@ -46,23 +58,29 @@ def read_e5s1(path: Path) -> BertWeights:
 
     Raises ``ModelError`` when the file is not E5S1, is cut short, or points outside itself.
     """
+    layout = read_layout(path)
+    reader = _Reader(path=path, shape=layout.shape, tensors=layout.tensors)
+    return BertWeights(shape=layout.shape, matrix=reader.matrix, vector=reader.vector)
+
+
+def read_layout(path: Path) -> Layout:
+    """Return where everything lies in an E5S1 file; raises as ``read_e5s1`` does."""
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
             shape = _read_header(file, path)
             _skip_tokenizer(file, size)
-            tensors = _read_directory(file, size)
+            directory = file.tell()
+            return Layout(shape, directory, _read_directory(file, size))
     except (struct.error, UnicodeDecodeError, ValueError) as error:
         raise _damaged(path, str(error)) from None
-    reader = _Reader(path=path, shape=shape, tensors=tensors)
-    return BertWeights(shape=shape, matrix=reader.matrix, vector=reader.vector)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
     path: Path
     shape: BertShape
-    tensors: dict[str, _Tensor]
+    tensors: dict[str, StoredTensor]
 
     def matrix(self, name: str) -> Matrix:
         rows, columns = expected_shape(name, self.shape)
@@ -80,7 +98,7 @@ class _Reader:
             raise _damaged(self.path, f"vector {name} is not float32")
         return self._floats(tensor)
 
-    def _tensor(self, name: str, elements: int) -> _Tensor:
+    def _tensor(self, name: str, elements: int) -> StoredTensor:
         tensor = self.tensors.get(name)
         if tensor is None:
             raise _damaged(self.path, f"tensor {name} is missing")
@@ -91,13 +109,13 @@ class _Reader:
             )
         return tensor
 
-    def _bytes(self, tensor: _Tensor) -> NDArray[np.uint8]:
+    def _bytes(self, tensor: StoredTensor) -> NDArray[np.uint8]:
         data = np.fromfile(self.path, np.uint8, count=tensor.size, offset=tensor.offset)
         if data.size != tensor.size:
             raise _damaged(self.path, "the file became shorter while it was read")
         return data
 
-    def _floats(self, tensor: _Tensor) -> FloatArray:
+    def _floats(self, tensor: StoredTensor) -> FloatArray:
         return self._bytes(tensor).view("<f4").astype(np.float32, copy=False)
 
 
@@ -149,20 +167,20 @@ def _skip(file: BinaryIO, count: int, size: int) -> None:
     file.seek(count, 1)
 
 
-def _read_directory(file: BinaryIO, size: int) -> dict[str, _Tensor]:
+def _read_directory(file: BinaryIO, size: int) -> dict[str, StoredTensor]:
     (count,) = struct.unpack("<i", file.read(4))
     if not 0 < count <= _MOST_TENSORS:
         raise ValueError(f"the directory claims {count} tensors")
-    tensors: dict[str, _Tensor] = {}
+    tensors: dict[str, StoredTensor] = {}
     for _ in range(count):
         (length,) = struct.unpack("<H", file.read(2))
         name = file.read(length).decode("utf-8")
-        _, elements, offset, stored = _ENTRY_TAIL.unpack(file.read(_ENTRY_TAIL.size))
+        code, elements, offset, stored = _ENTRY_TAIL.unpack(file.read(_ENTRY_TAIL.size))
         if offset + stored > size:
             raise ValueError(f"tensor {name} reaches past the end of the file")
         if stored != 4 * elements and stored * BLOCK != elements * _BLOCK_BYTES:
             raise ValueError(f"tensor {name} has {stored} bytes for {elements} elements")
-        tensors[name] = _Tensor(elements=elements, offset=offset, size=stored)
+        tensors[name] = StoredTensor(code, elements, offset, stored)
     return tensors
 
 

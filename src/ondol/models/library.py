@@ -21,6 +21,7 @@ from ondol.models.convert import form_path, runs
 from ondol.models.download import FetchedFile
 from ondol.models.lock import lock_path, locked
 from ondol.models.manifest import BuiltForm, Manifest, read_manifest
+from ondol.models.own_models import own_entries, own_entry
 from ondol.models.pulling import Pull, PullProgress, offline_missing
 from ondol.models.sources.base import FileSource
 from ondol.models.sources.folder import FolderSource
@@ -64,7 +65,7 @@ class ModelInfo:
 class ModelLibrary:
     """The models under ``root``; ``extra_sources`` are folders looked at before any download.
 
-    ``models`` replaces the catalogue; ``hub_endpoint`` and ``hub_cache`` replace the Hub library's
+    ``models`` replaces the catalogue and the models made here; ``hub_endpoint`` and ``hub_cache`` replace the Hub library's
     own (a mirror, another cache).
     """
 
@@ -85,13 +86,27 @@ class ModelLibrary:
         self._folders = tuple(extra_sources)
         self._observer = observer or NullObserver()
         self._clock = clock or SystemClock()
-        self._models = catalogue() if models is None else models
+        self._models = models
         self._hub_endpoint = hub_endpoint
         self._hub_cache = hub_cache
 
+    def entries(self) -> Mapping[str, CatalogueEntry]:
+        """Return every model that is known here, by id: the catalogue's, then those made here."""
+        if self._models is not None:
+            return self._models
+        return {**catalogue(), **own_entries(self._root)}
+
+    def entry(self, model_id: str) -> CatalogueEntry:
+        """Return one entry; raises ``NotFound`` that names the nearest id."""
+        if self._models is None and model_id not in catalogue():
+            own = own_entry(self._root, model_id)
+            if own is not None:
+                return own
+        return entry(model_id, among=self.entries())
+
     def state(self, model_id: str) -> ModelState:
         """Return whether the model is whole here; sizes are compared, hashes only when pulling."""
-        found = entry(model_id, among=self._models)
+        found = self.entry(model_id)
         folder = self._root / model_id
         if _is_whole(found, folder):
             return "ready"
@@ -99,7 +114,7 @@ class ModelLibrary:
 
     def ready(self, role: ModelRole) -> list[str]:
         """Return the ids of catalogue models of ``role`` that are ready here."""
-        of_role = (model.id for model in self._models.values() if model.role == role)
+        of_role = (model.id for model in self.entries().values() if model.role == role)
         return [model_id for model_id in of_role if self.state(model_id) == "ready"]
 
     def files(self, model_id: str) -> ModelFiles:
@@ -107,7 +122,7 @@ class ModelLibrary:
 
         Raises ``OfflineMissing`` (offline) or ``NotFound``, each naming the command that gets it.
         """
-        found = entry(model_id, among=self._models)
+        found = self.entry(model_id)
         state = self.state(model_id)
         if state != "ready":
             message = f"the model {model_id} is {'not here' if state == 'absent' else 'not whole'}"
@@ -126,7 +141,7 @@ class ModelLibrary:
 
     def info(self, model_id: str) -> ModelInfo:
         """Return what is known of a model, ready or not."""
-        found = entry(model_id, among=self._models)
+        found = self.entry(model_id)
         folder = self._root / model_id
         manifest = read_manifest(folder) or Manifest(model=model_id)
         return ModelInfo(
@@ -152,7 +167,7 @@ class ModelLibrary:
         and keeps the old files until the new ones are whole. Raises ``DownloadFailed``,
         ``HashMismatch``, ``OfflineMissing`` or ``ModelError`` (conversion).
         """
-        found = entry(model_id, among=self._models)
+        found = self.entry(model_id)
         started = self._clock.monotonic()
         with locked(lock_path(self._root, model_id)):
             if force or self.state(model_id) != "ready":

@@ -92,7 +92,7 @@ class _Reader:
     skipped: int
 
     def tensor(self, name: str) -> FloatArray:
-        native = _native_name(name, self.prefix)
+        native = native_name(name, self.prefix)
         found = self.tensors.get(native)
         if found is None:
             raise _damaged(self.path, f"tensor {native} is missing")
@@ -121,7 +121,8 @@ class _Reader:
         return values
 
 
-def _native_name(name: str, prefix: str) -> str:
+def native_name(name: str, prefix: str = "") -> str:
+    """Return what the Hub calls the tensor ``name`` (canonical)."""
     if name in _ENCODER_NAMES:
         return prefix + _ENCODER_NAMES[name]
     stem, _, suffix = name.rpartition(".")
