@@ -1,0 +1,72 @@
+"""Jobs of one process put together: the service everybody asks, and the runner that works."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+from ondol.core.clock import Clock
+from ondol.core.job_section import JobSettings
+from ondol.core.lane_state import QueueSnapshot
+from ondol.core.timers import LoopTimers
+from ondol.services.jobs.feed import BATCH, JobFeed
+from ondol.services.jobs.runner import JobRunner, Surroundings
+from ondol.services.jobs.runner_lock import RunnerLock
+from ondol.services.jobs.service import JobService
+from ondol.services.jobs.work import Work
+from ondol.store.jobs import JobStore
+
+
+class Jobs:
+    """``queue`` says what runs and waits in the generator's lanes; ``None`` where there is none."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        work: Work,
+        *,
+        home: Path,
+        settings: JobSettings,
+        clock: Clock,
+        feed: JobFeed,
+        queue: Callable[[], QueueSnapshot | None],
+    ) -> None:
+        self._store = store
+        self._work = work
+        self._home = home
+        self._settings = settings
+        self._clock = clock
+        self._feed = feed
+        self._queue = queue
+
+    @cached_property
+    def service(self) -> JobService:
+        return JobService(
+            self._store, self._work, settings=self._settings, clock=self._clock, feed=self._feed
+        )
+
+    def runner(self, *, only: str | None = None) -> JobRunner:
+        """Return a runner, not started; with ``only`` it works that job alone."""
+        return JobRunner(
+            self._store,
+            self._work,
+            settings=self._settings,
+            lock=RunnerLock(self._home),
+            around=Surroundings(
+                clock=self._clock,
+                timers=LoopTimers(),
+                feed=self._feed,
+                busy=self._busy,
+                chance=random.random,
+            ),
+            only=only,
+        )
+
+    def _busy(self) -> bool:
+        """Whether people's requests run or wait: whatever the generator has outside ``batch``."""
+        now = self._queue()
+        if now is None:
+            return False
+        return any(lane.depth or lane.running for name, lane in now.lanes.items() if name != BATCH)

@@ -1,0 +1,107 @@
+"""What becomes of an item that could not be worked: tried again, tried later, or over. Pure.
+
+A refusal is the machine's state, not the item's fault: it costs no attempt, only patience. A failure
+that may pass is tried again with exponential backoff and jitter. What cannot succeed is over at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ondol.core.errors import (
+    BackendError,
+    Cancelled,
+    DeadlineExceeded,
+    DownloadFailed,
+    OndolError,
+    Refused,
+    StoreError,
+)
+from ondol.core.job_section import JobSettings
+from ondol.store.job_rows import ItemError, Lease
+
+LONGEST_SECONDS = 300.0
+_MAY_PASS = (BackendError, Cancelled, DeadlineExceeded, DownloadFailed, StoreError, TimeoutError)
+_SHOWN = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Not now, for this item and others: come back after ``seconds``."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """It failed and may succeed: another attempt after ``seconds``."""
+
+    seconds: float
+    error: ItemError
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """It failed for good."""
+
+    error: ItemError
+
+
+Verdict = Later | Again | Over
+
+
+def judge(
+    error: Exception,
+    lease: Lease,
+    *,
+    settings: JobSettings,
+    now: float,
+    streak: int,
+    chance: Callable[[], float],
+) -> Verdict:
+    """Return what becomes of the item of ``lease`` that raised ``error``.
+
+    ``streak`` is how many refusals came in a row before this one, ``now`` Unix seconds, ``chance``
+    draws from [0, 1).
+    """
+    if isinstance(error, Refused):
+        since = now if lease.refused_since is None else lease.refused_since
+        if now - since >= settings.patience_seconds:
+            return Over(_worn_out(error, now - since))
+        pause = _backoff(streak, settings)
+        asked = min(error.retry_after, LONGEST_SECONDS)
+        return Later(max(asked, pause) * (1.0 + 0.25 * chance()))
+    if isinstance(error, _MAY_PASS) and lease.attempts + 1 < settings.attempts:
+        pause = _backoff(lease.attempts, settings)
+        return Again(pause * (0.5 + 0.5 * chance()), reason(error))
+    return Over(reason(error))
+
+
+def reason(error: Exception) -> ItemError:
+    """Return ``error`` as an item keeps it; of an unexpected one only its kind."""
+    if isinstance(error, OndolError):
+        return ItemError(error.code, error.message[:_SHOWN], error.hint[:_SHOWN])
+    if isinstance(error, TimeoutError):
+        return ItemError(
+            "item_timeout",
+            "the item was not done within its time",
+            "make it smaller, or raise jobs.item_seconds",
+        )
+    return ItemError(
+        "internal",
+        f"an unexpected {type(error).__name__} stopped this item",
+        "look for the job's id in the log; report it",
+    )
+
+
+def _backoff(times: int, settings: JobSettings) -> float:
+    return min(LONGEST_SECONDS, settings.backoff_seconds * 2.0 ** min(times, 30))
+
+
+def _worn_out(error: Refused, seconds: float) -> ItemError:
+    return ItemError(
+        error.code,
+        f"refused for {seconds:.0f} s: {error.message}"[:_SHOWN],
+        "resume the job when the machine has room, or raise jobs.patience_seconds",
+    )
