@@ -1,0 +1,124 @@
+"""``generate``: puts what was chosen and found before the generator and takes a schema-bound answer.
+
+The schema is the pack's, with the markers that the prompt really holds filled in; an answer that was
+cut off counts as far as it is whole. Parameters: ``answer`` (a JSON schema of the pack), ``prompt`` (a
+template, the task's own by default), ``each`` = "groups" (one object per group instead of one in all),
+``into`` (result key of those objects), ``tokens`` (longest answer, the task's limit by default).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ondol.core.types import GenerationRequest
+from ondol.services.chat import Completion
+from ondol.services.tasks.answers import filled, parsed
+from ondol.services.tasks.run import Run
+from ondol.services.tasks.steps.base import Parameters
+from ondol.services.tasks.templates import told_value
+from ondol.services.tasks.workbench import Workbench
+from ondol.text.fencing import fenced
+
+CUT = "the answer reached its limit and was cut off; what was whole is kept"
+EMPTY = "the generator's answer did not fit its schema and was left out"
+
+
+class GenerateParameters(Parameters):
+    """See the module."""
+
+    answer: str
+    prompt: str = ""
+    each: Literal["", "groups"] = ""
+    into: str = ""
+    tokens: int = Field(0, ge=0, le=8_000)
+
+    def needs(self) -> list[tuple[str, str, str]]:
+        return [("answer", "schema", self.answer), ("prompt", "prompt", self.prompt)]
+
+
+class Generate:
+    """The step."""
+
+    def __init__(self, parameters: GenerateParameters, bench: Workbench) -> None:
+        self._parameters = parameters
+        self._bench = bench
+
+    async def run(self, run: Run) -> Run:
+        """Ask the generator; nothing to ask about is a warning and no request."""
+        schema = self._schema(run)
+        if schema is None or not run.lines:
+            return self._taken(run.warned("there was nothing to put before the generator"), {})
+        before = self._bench.clock.monotonic()
+        done = await self._asked(run, schema)
+        spent = (self._bench.clock.monotonic() - before) * 1e3
+        answer = parsed(done.text, schema)
+        run = run.spent(done.usage)
+        timings = {**run.timings, "generate_ms": run.timings.get("generate_ms", 0.0) + spent}
+        run = replace(run, timings=timings, dropped=run.dropped + answer.left_out)
+        if answer.cut or done.finish_reason == "length":
+            run = run.warned(CUT)
+        if answer.value is None:
+            run = run.warned(EMPTY)
+        return self._taken(replace(run, model=self._bench.services.chat.model), answer.value or {})
+
+    async def _asked(self, run: Run, schema: Mapping[str, Any]) -> Completion:
+        name = self._parameters.prompt or run.task.name.partition(".")[2]
+        prompt = run.task.prompts[name, run.language]
+        inputs = {
+            key: told_value(value)
+            for key, value in run.input.items()
+            if isinstance(value, str | int | float)
+        }
+        request = GenerationRequest(
+            messages=prompt.messages(
+                title=run.task.title.get(run.language, ""),
+                data=fenced(run.lines),
+                values={
+                    **dict.fromkeys(("groups", "aspects", "distribution", "fields"), ""),
+                    **inputs,
+                    **run.values,
+                },
+            ),
+            max_tokens=self._parameters.tokens or run.task.limits.answer_tokens,
+            json_schema=schema,
+        )
+        chat = self._bench.services.chat
+        return await chat.complete(request, terms=run.terms, timing=run.timing)
+
+    def _schema(self, run: Run) -> dict[str, Any] | None:
+        schema = run.task.schemas[self._parameters.answer]
+        if self._parameters.each != "groups":
+            found: dict[str, Any] | None = filled(schema, run.shown, language=run.language)
+            return found
+        parts = {
+            group.key: filled(schema, group.markers, language=run.language) for group in run.groups
+        }
+        parts = {key: part for key, part in parts.items() if part is not None}
+        if not parts:
+            return None
+        return {
+            "type": "object",
+            "properties": parts,
+            "required": list(parts),
+            "additionalProperties": False,
+        }
+
+    def _taken(self, run: Run, answer: Mapping[str, Any]) -> Run:
+        """Return the run with the answer's keys in its result, or one row per group."""
+        if self._parameters.each != "groups":
+            return run.adding(**answer)
+        rows = [
+            {
+                "aspect": group.key,
+                "title": group.title,
+                "polarity": group.polarity,
+                **answer[group.key],
+            }
+            for group in run.groups
+            if group.key in answer
+        ]
+        return run.adding(**{self._parameters.into or "claims": rows})

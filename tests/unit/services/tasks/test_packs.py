@@ -1,0 +1,125 @@
+"""Packs: what is shipped is sound, and what is wrong with one is told with file, key and remedy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ondol.core.errors import InvalidInput
+from ondol.services.tasks.pack_file import check_pack, read_pack
+from ondol.services.tasks.shelf import PackShelf, shipped_folder
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Path:
+    """A copy of a shipped pack, to be damaged."""
+    folder = tmp_path / "legal"
+    shutil.copytree(shipped_folder() / "legal", folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["reviews", "legal"])
+def test_shipped_packs_are_sound(name: str) -> None:
+    assert check_pack(shipped_folder() / name) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "key", "rule"),
+    [
+        ("pack.toml", 'lane = "search"', 'lane = "serch"', "tasks.search.lane", "no lane 'serch'"),
+        (
+            "pack.toml",
+            'use = "tags"',
+            'use = "python"',
+            "tasks.case_analysis.steps[7].use",
+            "no step",
+        ),
+        ("pack.toml", "entry_tokens", "entry_tokns", "steps[1].entry_tokns", "unknown"),
+        ("pack.toml", 'version = "1"', 'version = "1"\ncode = "x"', "code", "unknown"),
+        (
+            "pack.toml",
+            "schemas/case.json",
+            "../../case.json",
+            "tasks.case_analysis.input",
+            "outside",
+        ),
+        (
+            "pack.toml",
+            "schemas/case.json",
+            "schemas/none.json",
+            "tasks.case_analysis.input",
+            "not there",
+        ),
+        ("pack.toml", "name =", "name", "", "not valid TOML"),
+        (
+            "pack.toml",
+            'field = "text", marker = "s"',
+            'field = "txt", marker = "s"',
+            "entries.field",
+            "no field",
+        ),
+        (
+            "schemas/case_analysis.json",
+            '"additionalProperties": false',
+            '"additionalProperties": true',
+            "additionalProperties",
+            "not closed",
+        ),
+        ("schemas/case.json", '"type": "object"', '"type": "objekt"', "/type", "none of"),
+        (
+            "schemas/case.json",
+            '"minLength"',
+            '"minLenth"',
+            "/properties/text/minLenth",
+            "unknown keyword",
+        ),
+        ("prompts/consultation.ko.txt", "$question", "$qestion", "request", "unknown field"),
+        ("prompts/consultation.ko.txt", "$data", "data", "data", "where the data goes"),
+        ("prompts/consultation.en.txt", "[system]", "[systm]", "system", "missing"),
+    ],
+)
+def test_every_fault_names_file_key_rule_and_remedy(
+    pack: Path, file: str, old: str, new: str, key: str, rule: str
+) -> None:
+    path = pack / file
+    text = path.read_text("utf-8")
+    assert old in text
+    at = text.rindex(old) if old.startswith('"additional') else text.index(old)
+    path.write_text(text[:at] + new + text[at + len(old) :], "utf-8")
+    problems = check_pack(pack)
+    assert any(key in one.key and rule in one.rule and one.remedy for one in problems), problems
+    with pytest.raises(InvalidInput) as caught:
+        read_pack(pack)
+    assert caught.value.hint
+
+
+def test_a_pack_brings_no_code(pack: Path) -> None:
+    (pack / "hook.py").write_text("print('x')")
+    assert any("no code" in one.rule for one in check_pack(pack))
+
+
+def test_all_problems_are_told_at_once(pack: Path) -> None:
+    (pack / "prompts/consultation.ko.txt").unlink()
+    (pack / "schemas/search.json").write_text("{")
+    assert {one.file for one in check_pack(pack)} >= {
+        "prompts/consultation.ko.txt",
+        "schemas/search.json",
+    }
+
+
+def test_a_users_pack_stands_beside_the_shipped_and_may_take_their_place(
+    pack: Path, tmp_path: Path
+) -> None:
+    text = (pack / "pack.toml").read_text("utf-8")
+    (pack / "pack.toml").write_text(text.replace('version = "1"', 'version = "own"'), "utf-8")
+    shelf = PackShelf.open(tmp_path / "home", [str(tmp_path)])
+    assert shelf.packs["legal"].version == "own"
+    assert set(shelf.packs) == {"legal", "reviews"}
+
+
+def test_a_broken_pack_keeps_the_shelf_from_opening(pack: Path, tmp_path: Path) -> None:
+    (pack / "pack.toml").write_text("", "utf-8")
+    with pytest.raises(InvalidInput):
+        PackShelf.open(tmp_path / "home", [str(pack)])
