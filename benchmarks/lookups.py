@@ -14,6 +14,7 @@ import os
 import random
 import re
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +46,18 @@ def rows(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def wide(text: str) -> str:
+    """Return ``text`` with full-width digits."""
+    return "".join(chr(ord(c) + 0xFEE0) if c in "0123456789" else c for c in text)
+
+
 def articles(limit: int) -> Iterator[Lookup]:
     """Every spelling of a sample of articles."""
     shorts: dict[str, str] = {}
     for short, full in law_names().items():
         shorts.setdefault(full, short)
     found = rows("ko_law_statutes")
-    for row in random.Random(SEED).sample(found, min(limit, len(found))):
+    for row in random.Random(SEED).sample(found, min(limit or len(found), len(found))):
         law, article = row["metadata"]["law"], row["metadata"]["article"]
         bare = article.removeprefix("제")
         wanted = frozenset([row["_id"]])
@@ -61,6 +67,9 @@ def articles(limit: int) -> Iterator[Lookup]:
             "no blanks": squeezed(law) + article,
             "blanks": f"{law} 제 {bare.replace('조', ' 조')}",
             "clause": f"{law} {article} 제1항",
+            "article first": f"{article} {law}",
+            "wide digits": wide(f"{law} {article}"),
+            "decomposed": unicodedata.normalize("NFD", f"{law} {bare}"),
             "question": f"{law} {article}의 내용이 무엇인가요?",
         }
         if short := shorts.get(squeezed(law), ""):
@@ -81,21 +90,27 @@ def cases(limit: int) -> Iterator[Lookup]:
             stem = own or stem
             by_case.setdefault(stem + number, set()).add(row["_id"])
     numbers = sorted(by_case)
-    for number in random.Random(SEED).sample(numbers, min(limit, len(numbers))):
+    for number in random.Random(SEED).sample(numbers, min(limit or len(numbers), len(numbers))):
         spaced = re.sub(r"(\D+)", r" \1 ", number)
         for kind, query in {
             "bare": number,
             "blanks": spaced,
+            "blank after": re.sub(r"(\D+)", r"\1 ", number),
+            "blank before": re.sub(r"(\D+)", r" \1", number),
+            "wide digits": wide(number),
+            "decomposed": unicodedata.normalize("NFD", number),
             "with court": f"대법원 {number} 판결",
             "question": f"{number} 판결의 요지를 알려줘",
         }.items():
             yield Lookup(f"case, {kind}", query, frozenset(by_case[number]))
 
 
-async def measure(container: Container, collection: str, asked: Sequence[Lookup]) -> dict[str, Any]:
+async def measure(
+    container: Container, collection: str, asked: Sequence[Lookup], modes: Sequence[SearchMode]
+) -> dict[str, Any]:
     """Return, by kind and mode, the share at rank 1, the baseline's, and milliseconds."""
     figures: dict[str, Any] = {}
-    for mode in MODES:
+    for mode in modes:
         right: dict[str, list[tuple[bool, bool, float]]] = {}
         for one in asked:
             started = time.perf_counter()
@@ -120,7 +135,7 @@ async def measure(container: Container, collection: str, asked: Sequence[Lookup]
     return figures
 
 
-async def run(home: Path, *, fake: bool, limit: int) -> dict[str, Any]:
+async def run(home: Path, *, fake: bool, limit: int, modes: Sequence[SearchMode]) -> dict[str, Any]:
     settings = load_settings(flags={"home": home}, environ={}, config=None)
     parts = Parts(reranker=False, generator=False, fake=fake)
     figures: dict[str, Any] = {}
@@ -130,19 +145,22 @@ async def run(home: Path, *, fake: bool, limit: int) -> dict[str, Any]:
             ("ko_law_precedents", list(cases(limit))),
         ):
             await container.ingest.ingest_paths(name, [data_set(name) / "corpus.jsonl"])
-            figures |= await measure(container, name, asked)
+            figures |= await measure(container, name, asked, modes)
     return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fake", action="store_true", help="no models: measure the matching")
-    parser.add_argument("--limit", type=int, default=200, help="articles and cases to look up")
+    parser.add_argument(
+        "--limit", type=int, default=200, help="articles and cases to look up; 0: all"
+    )
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--home", type=Path, help="keep the collections here for the next run")
     options = parser.parse_args()
     os.environ.pop("ONDOL_SHARED_DATA", None)
     home = options.home or working_home("lookups")
-    figures = asyncio.run(run(home, fake=options.fake, limit=options.limit))
+    figures = asyncio.run(run(home, fake=options.fake, limit=options.limit, modes=options.modes))
     table(
         ("look-up", "mode", "n", "hit@1", "keywords alone", "p50 ms", "p95 ms"),
         [(kind, mode, *m.values()) for kind, modes in figures.items() for mode, m in modes.items()],

@@ -6,6 +6,7 @@ or in the user's own Ondol home, where ``ondol models pull`` puts them.
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -14,6 +15,16 @@ from pytest_socket import socket_allow_hosts
 
 ROOT = Path(__file__).resolve().parent.parent
 _OUTSIDE = dict(os.environ)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Take all that was imported out of the collector's sight.
+
+    Every model that is loaded or unloaded has garbage collected; walking the modules and the tests
+    each time took most of the time of the tests that start a server or a container.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from tests.korean_model import shared_analyzer
 
 from ondol.backends.base import Generator, GeneratorHealth
 from ondol.backends.fake_generator import FakeGenerator, echo
@@ -64,6 +65,7 @@ def staged_container(
         parts=Parts(keywords=keywords),
         observer=observer,
         backends=StagedBackends(settings, build),
+        analyzer=shared_analyzer(),
     )
 
 

@@ -65,6 +65,24 @@ def test_query_means_question(served: Served, http: httpx.Client) -> None:
     assert "13,500원" in response.json()["answer"]
 
 
+def test_a_follow_up_is_completed_from_the_earlier_turns(
+    served: Served, http: httpx.Client
+) -> None:
+    served.script.replies.append(ANSWER)
+    turn = {"question": QUESTION, "answer": ANSWER, "titles": ["식대"]}
+    body = {"question": "그럼 출장자는?", "history": [turn]}
+    answer = http.post("/v1/collections/c/ask", json=body).json()
+    assert answer["understood"] == f"{QUESTION} 그럼 출장자는?"
+    for wrong, param in (
+        ([{"question": " "}], "history[0]"),
+        ([{"question": "x", "role": "user"}], "role"),
+        ("before", "history"),
+    ):
+        response = http.post("/v1/collections/c/ask", json={**body, "history": wrong})
+        assert response.status_code == 400
+        assert error_of(response)["param"] == param
+
+
 def test_events_come_in_order(served: Served, http: httpx.Client) -> None:
     served.script.replies.append(ANSWER)
     response = http.post("/v1/collections/c/ask", json={"question": QUESTION, "stream": True})

@@ -226,7 +226,7 @@ async def test_the_reference_names_every_endpoint(client: httpx.AsyncClient, roo
     page = (root / "docs/reference/http.md").read_text("utf-8")
     for path, methods in (await client.get("/openapi.json")).json()["paths"].items():
         short = path.replace("{collection}", "{c}").replace("{document}", "{id}")
-        short = short.replace("{model}", "{id}")
+        short = short.replace("{model}", "{id}").replace("{job}", "{id}")
         for method in methods:
             assert re.search(rf"`{method.upper()} {re.escape(short)}[`?]", page), (method, path)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.contract.postgres_server import PostgresServer
+from tests.contract.vector_subjects import Copies
 
 from ondol.core.errors import OndolError
 from ondol.models.builds.native import find_build
@@ -55,11 +55,10 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> str:
     """A database of its own in it, empty."""
-    from pg8000.native import Connection
+    return postgres_server.create()
 
-    name = f"test_{secrets.token_hex(6)}"
-    with Connection(
-        "ondol", host="127.0.0.1", port=postgres_server.port, database="postgres"
-    ) as connection:
-        connection.run(f"CREATE DATABASE {name}")
-    return postgres_server.url(name)
+
+@pytest.fixture(scope="session")
+def copies(tmp_path_factory: pytest.TempPathFactory) -> Copies:
+    """Vector stores that are filled once and copied for each test that wants one."""
+    return Copies(tmp_path_factory.mktemp("filled"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -40,6 +41,18 @@ class PostgresServer:
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://ondol@127.0.0.1:{self.port}/{database}"
+
+    def create(self, *, of: str = "") -> str:
+        """Make a database, empty or a copy of the one at the address ``of``; return its address."""
+        from pg8000.native import Connection
+
+        name = f"test_{secrets.token_hex(6)}"
+        template = of.rpartition("/")[2] or "template1"
+        with Connection(
+            "ondol", host="127.0.0.1", port=self.port, database="postgres"
+        ) as connection:
+            connection.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self.url(name)
 
     def start(self) -> None:
         """Start (again) on the same port and wait until it answers."""

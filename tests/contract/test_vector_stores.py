@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.contract.vector_subjects import ABOVE, DIMENSIONS, NAME, Clouds, Subject
+from tests.contract.vector_subjects import ABOVE, DIMENSIONS, NAME, Clouds, Copies, Subject
 
 from ondol.core.clock import ManualClock
 from ondol.core.errors import InvalidInput, NotFound
@@ -27,12 +27,17 @@ Hits = list[tuple[int, float]]
 
 
 @pytest.fixture(params=KINDS)
-def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
+def subject(request: pytest.FixtureRequest, tmp_path: Path, copies: Copies) -> Subject:
+    """Empty; or with ``DOCUMENTS`` documents for a test that has the ``store`` opened."""
     kind: str = request.param
     if kind == "ann":
         pytest.importorskip("usearch")
-    url = request.getfixturevalue("postgres_url") if kind == "pgvector" else ""
-    return Subject(kind, tmp_path / "home", url)
+    home, server = tmp_path / "home", None
+    if kind == "pgvector":
+        server = request.getfixturevalue("postgres_server")
+    if "store" in request.fixturenames:
+        return copies.copy(kind, home, documents=DOCUMENTS, server=server)
+    return Subject(kind, home, server.create() if server is not None else "")
 
 
 @pytest.fixture
@@ -41,8 +46,9 @@ def clouds() -> Clouds:
 
 
 @pytest.fixture
-def store(subject: Subject, clouds: Clouds) -> Iterator[DocumentStore]:
-    with subject.filled(clouds, documents=DOCUMENTS) as opened:
+def store(subject: Subject) -> Iterator[DocumentStore]:
+    with subject.open() as opened:
+        opened.refresh_vectors(NAME)
         yield opened
 
 
@@ -279,9 +285,11 @@ def test_a_deleted_collection_leaves_nothing_to_its_successor(
     assert len(store.search_vectors(NAME, clouds.queries(1)[0], limit=100)) == clouds.chunks
 
 
-def test_opened_again_it_answers_the_same(subject: Subject, clouds: Clouds) -> None:
+def test_opened_again_it_answers_the_same(
+    subject: Subject, store: DocumentStore, clouds: Clouds
+) -> None:
     queries = clouds.queries(30)
-    with subject.filled(clouds, documents=DOCUMENTS) as store:
+    with store:
         before = answers(store, queries)
     with subject.open() as store:
         assert recall(answers(store, queries), before) >= 0.98
@@ -302,9 +310,9 @@ def test_it_sees_what_another_one_writes(
 
 
 def test_it_can_be_proven_and_built_again_from_the_database(
-    subject: Subject, clouds: Clouds
+    subject: Subject, store: DocumentStore, clouds: Clouds
 ) -> None:
-    with subject.filled(clouds, documents=DOCUMENTS) as store:
+    with store:
         store.delete_document(NAME, "3")
         clouds.put(store, 5, version=1)
         (proof,) = store.mirror_vectors()

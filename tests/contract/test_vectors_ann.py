@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.contract.vector_subjects import ABOVE, NAME, Clouds, Subject
+from tests.contract.vector_subjects import ABOVE, NAME, Clouds, Copies, Subject
 
 from ondol.core.clock import ManualClock
 from ondol.store import DocumentStore
@@ -34,8 +34,15 @@ def clouds() -> Clouds:
 
 
 @pytest.fixture
-def store(subject: Subject, clouds: Clouds) -> Iterator[DocumentStore]:
-    with subject.filled(clouds, documents=DOCUMENTS) as opened:
+def filled(copies: Copies, tmp_path: Path) -> Subject:
+    """What ``subject`` is with its documents and its graph stored, and closed."""
+    return copies.copy("ann", tmp_path / "home", documents=DOCUMENTS)
+
+
+@pytest.fixture
+def store(filled: Subject) -> Iterator[DocumentStore]:
+    with filled.open() as opened:
+        opened.refresh_vectors(NAME)
         yield opened
 
 
@@ -81,55 +88,49 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_faulty_file_is_noticed_and_replaced(
-    subject: Subject, clouds: Clouds, fault: str
-) -> None:
-    subject.filled(clouds, documents=DOCUMENTS).close()
-    path = graph_file(subject)
+def test_a_faulty_file_is_noticed_and_replaced(filled: Subject, clouds: Clouds, fault: str) -> None:
+    path = graph_file(filled)
     whole = path.stat().st_size
     FAULTS[fault](path)
-    with subject.open() as store:
-        assert recall(subject, store, clouds) >= 0.98
+    with filled.open() as store:
+        assert recall(filled, store, clouds) >= 0.98
         assert store.refresh_vectors(NAME).indexed == ROWS
-        assert recall(subject, store, clouds) >= 0.98
+        assert recall(filled, store, clouds) >= 0.98
     assert path.stat().st_size == whole
 
 
-def test_a_whole_file_is_read_not_built_again(subject: Subject, clouds: Clouds) -> None:
-    subject.filled(clouds, documents=DOCUMENTS).close()
-    path = graph_file(subject)
+def test_a_whole_file_is_read_not_built_again(filled: Subject, clouds: Clouds) -> None:
+    path = graph_file(filled)
     before = path.stat().st_mtime_ns, path.stat().st_ino
-    with subject.open() as store:
+    with filled.open() as store:
         assert store.refresh_vectors(NAME).indexed == ROWS
-        assert recall(subject, store, clouds) >= 0.98
+        assert recall(filled, store, clouds) >= 0.98
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
 
 
 def test_the_graph_of_another_home_is_noticed(
-    subject: Subject, clouds: Clouds, tmp_path: Path
+    filled: Subject, clouds: Clouds, tmp_path: Path
 ) -> None:
     other = Subject("ann", tmp_path / "other")
     other.filled(Clouds(seed=99), documents=DOCUMENTS).close()  # the same ids, other vectors
-    subject.filled(clouds, documents=DOCUMENTS).close()
-    path = graph_file(subject)
+    path = graph_file(filled)
     path.write_bytes(graph_file(other).read_bytes())
-    with subject.open() as store:
+    with filled.open() as store:
         store.refresh_vectors(NAME)
-        assert recall(subject, store, clouds) >= 0.98
+        assert recall(filled, store, clouds) >= 0.98
     assert path.read_bytes() != graph_file(other).read_bytes()
 
 
-def test_a_file_behind_the_database_is_caught_up(subject: Subject, clouds: Clouds) -> None:
-    subject.filled(clouds, documents=DOCUMENTS).close()
-    old = graph_file(subject).read_bytes()
-    with subject.open() as store:
+def test_a_file_behind_the_database_is_caught_up(filled: Subject, clouds: Clouds) -> None:
+    old = graph_file(filled).read_bytes()
+    with filled.open() as store:
         clouds.put(store, 100)
         store.delete_document(NAME, "3")
         clouds.put(store, 4, version=1)
-    graph_file(subject).write_bytes(old)
-    with subject.open() as store:
+    graph_file(filled).write_bytes(old)
+    with filled.open() as store:
         assert store.refresh_vectors(NAME).indexed == ROWS
-        assert recall(subject, store, clouds) >= 0.98
+        assert recall(filled, store, clouds) >= 0.98
         found = store.search_vectors(NAME, clouds.vectors(100)[0], limit=1)
         assert found[0][1] > 0.999
 
@@ -151,35 +152,35 @@ def test_a_small_collection_has_no_graph(subject: Subject, clouds: Clouds) -> No
     assert not list((subject.home / "vectors").glob("*.hnsw"))
 
 
-def test_it_says_what_memory_it_takes(subject: Subject, store: DocumentStore) -> None:
-    with Subject("exact", subject.home).open() as exact:
+def test_it_says_what_memory_it_takes(filled: Subject, store: DocumentStore) -> None:
+    with Subject("exact", filled.home).open() as exact:
         plain = exact.vector_state(NAME)
     state = store.vector_state(NAME)
     # int8 values and the links at the least, with ids and hashes.
     assert state.memory_bytes >= plain.memory_bytes + ROWS * (96 + 16)
-    assert state.disk_bytes >= plain.disk_bytes + graph_file(subject).stat().st_size
+    assert state.disk_bytes >= plain.disk_bytes + graph_file(filled).stat().st_size
 
 
 def test_a_graph_mostly_of_deleted_rows_is_built_again(
-    subject: Subject, store: DocumentStore, clouds: Clouds
+    filled: Subject, store: DocumentStore, clouds: Clouds
 ) -> None:
-    before = graph_file(subject).stat().st_size
+    before = graph_file(filled).stat().st_size
     for number in range(20):
         clouds.put(store, number, version=1)
     assert store.refresh_vectors(NAME).indexed == ROWS
-    assert recall(subject, store, clouds) >= 0.98
+    assert recall(filled, store, clouds) >= 0.98
     store.close()
     # Forty documents went through it; with the first twenty left in, it would be twice as large.
-    assert graph_file(subject).stat().st_size < 1.3 * before
+    assert graph_file(filled).stat().st_size < 1.3 * before
 
 
-def test_a_file_without_collection_is_swept(subject: Subject, store: DocumentStore) -> None:
+def test_a_file_without_collection_is_swept(filled: Subject, store: DocumentStore) -> None:
     store.close()
-    stray = subject.home / "vectors" / "99.hnsw"
+    stray = filled.home / "vectors" / "99.hnsw"
     stray.write_bytes(b"x")
-    with subject.open() as again:
+    with filled.open() as again:
         assert not stray.exists()
-        assert graph_file(subject).exists()
+        assert graph_file(filled).exists()
         assert again.check().ok
 
 
@@ -225,10 +226,12 @@ steps = st.lists(st.tuples(st.sampled_from("pdrs"), st.integers(0, 17)), max_siz
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps)
 def test_after_any_history_it_answers_as_the_exact_scan(
-    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, int]]
+    copies: Copies, tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, int]]
 ) -> None:
-    subject, clouds = Subject("ann", tmp_path_factory.mktemp("history")), Clouds()
-    store = subject.filled(clouds, documents=12)
+    home, clouds = tmp_path_factory.mktemp("history") / "home", Clouds()
+    subject = copies.copy("ann", home, documents=12)
+    store = subject.open()
+    store.refresh_vectors(NAME)
     for at, (step, number) in enumerate(history):
         if step == "p":
             clouds.put(store, number, version=at)

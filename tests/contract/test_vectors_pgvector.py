@@ -33,30 +33,31 @@ def subject(tmp_path: Path, postgres_url: str) -> Subject:
 
 
 @pytest.fixture
-def own_server() -> Iterator[PostgresServer]:
-    server = PostgresServer()
-    yield server
-    server.remove()
+def mortal_server(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
+    """The server of all; it may be killed, and runs again for the next test."""
+    yield postgres_server
+    postgres_server.kill()
+    postgres_server.start()
 
 
 def test_a_server_that_is_gone_is_said_and_coming_back_is_enough(
-    tmp_path: Path, own_server: PostgresServer
+    tmp_path: Path, mortal_server: PostgresServer
 ) -> None:
-    clouds, subject = Clouds(), Subject("pgvector", tmp_path / "home", own_server.url())
+    clouds, subject = Clouds(), Subject("pgvector", tmp_path / "home", mortal_server.create())
     with subject.filled(clouds, documents=DOCUMENTS) as store:
         query = clouds.queries(1)[0]
         before = store.search_vectors(NAME, query, limit=10)
-        own_server.kill()
+        mortal_server.kill()
         with pytest.raises(StoreError) as error:
             store.search_vectors(NAME, query, limit=10)
         assert error.value.code == "vectors_unavailable"
         clouds.put(store, 50)  # the home does not need it
         store.delete_document(NAME, "50")
-        own_server.start()
+        mortal_server.start()
         assert store.search_vectors(NAME, query, limit=10) == before
         (proof,) = store.mirror_vectors()
         assert proof.rows == DOCUMENTS * clouds.chunks
-        own_server.kill()
+        mortal_server.kill()
         store.delete_collection(NAME)
     with pytest.raises(StoreError):
         subject.open()

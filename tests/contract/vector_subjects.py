@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.contract.postgres_server import PostgresServer
 from tests.unit.store.builders import document
 
 from ondol.core.clock import ManualClock
@@ -48,6 +50,31 @@ class Subject:
             clouds.put(store, number)
         store.refresh_vectors(NAME)
         return store
+
+
+class Copies:
+    """Subjects that hold the same documents: each kind is filled once, then its files are copied."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._originals: dict[tuple[str, int], Subject] = {}
+
+    def copy(
+        self, kind: str, home: Path, *, documents: int, server: PostgresServer | None = None
+    ) -> Subject:
+        """A filled subject in ``home`` that nobody else uses and that is not open.
+
+        ``server`` is where a ``pgvector`` subject gets a database of its own.
+        """
+        key = kind, documents
+        if key not in self._originals:
+            url = server.create() if server is not None else ""
+            made = Subject(kind, self._folder / f"{kind}-{documents}", url)
+            made.filled(Clouds(), documents=documents).close()
+            self._originals[key] = made
+        original = self._originals[key]
+        shutil.copytree(original.home, home)
+        return Subject(kind, home, server.create(of=original.url) if server is not None else "")
 
 
 def make_search(kind: str, home: Path, url: str) -> MakeSearch | None:

@@ -119,7 +119,12 @@ def test_settings_that_are_named_exist(name: str) -> None:
         assert word in known_keys(), f"{name} names {word}"
     variables = {f"ONDOL_{key.replace('.', '_').upper()}" for key in known_keys()}
     for word in re.findall(r"\bONDOL_[A-Z_]*[A-Z]\b", text):
-        assert word in variables | {"ONDOL_CONFIG", "ONDOL_TEST_MODELS"}, f"{name} names {word}"
+        assert word in variables | {
+            "ONDOL_CONFIG",
+            "ONDOL_SHARED_DATA",
+            "ONDOL_TEST_KILLS",
+            "ONDOL_TEST_MODELS",
+        }, f"{name} names {word}"
 
 
 @pytest.mark.parametrize("name", names(list(GENERATED)))

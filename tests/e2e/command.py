@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -101,10 +102,20 @@ class Running:
         tasks = Path(f"/proc/{self.process.pid}/task")
         return [int(pid) for t in tasks.iterdir() for pid in (t / "children").read_text().split()]
 
-    def stop(self, number: signal.Signals, *, seconds: float = 60) -> int:
-        """Send the signal and return the exit code."""
+    def stop(self, number: signal.Signals, *, code: int, seconds: float = 60) -> None:
+        """Send the signal and expect the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=seconds)
+        found = self.process.wait(timeout=seconds)
+        if found != code:
+            raise AssertionError(f"{number.name}: exit {found}, not {code}\n{self._stderr()}")
+
+    def _stderr(self) -> str:
+        """Return all that it said, now that it has ended; a child of it may still hold the pipe."""
+        self._reader.join(5)
+        with suppress(queue.Empty):
+            while (line := self._lines.get_nowait()) is not None:
+                self.said.append(line)
+        return "".join(self.said)
 
     def _read(self, stream: IO[str]) -> None:
         for line in stream:

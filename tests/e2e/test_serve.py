@@ -27,7 +27,7 @@ def test_it_answers_over_http_and_drains_on_sigterm(demo: Command) -> None:
         reloaded = demo.json("models", "reload", "embedder", "--set", f"server.port={_port(url)}")
         assert reloaded["reloaded"] == ["embedder"]
         children = running.children()
-        assert running.stop(signal.SIGTERM) == 0
+        running.stop(signal.SIGTERM, code=0)
         assert all(ended(pid) for pid in children)
 
 
@@ -39,13 +39,13 @@ def test_a_killed_server_comes_back_with_its_documents(demo: Command) -> None:
             json={"records": [{"id": "late", "text": "The late record says 4711."}]},
         )
         assert added.status_code in (200, 201), added.text
-        running.stop(signal.SIGKILL)
+        running.stop(signal.SIGKILL, code=-signal.SIGKILL)
     running, url = start(demo)
     with running, httpx.Client(base_url=url, timeout=90) as http:
         found = http.post("/v1/collections/demo/search", json={"query": "late record 4711"})
         assert "late" in {hit["document"] for hit in found.json()["hits"]}
         assert http.delete("/v1/collections/demo/documents/late").is_success
-        assert running.stop(signal.SIGTERM) == 0
+        running.stop(signal.SIGTERM, code=0)
 
 
 def test_a_port_in_use_is_said_plainly(demo: Command) -> None:

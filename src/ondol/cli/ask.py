@@ -33,6 +33,13 @@ NO_CITATION_EXIT = 3
     "--language", type=click.Choice(["ko", "en"]), help="Language of the answer (default: yours)."
 )
 @click.option(
+    "--after",
+    "earlier",
+    multiple=True,
+    metavar="QUESTION",
+    help="An earlier question that this one may lean on; oldest first. May be repeated.",
+)
+@click.option(
     "--require-citation",
     is_flag=True,
     help="Exit with 3 unless the answer has at least one verified citation.",
@@ -48,6 +55,7 @@ def ask(
     mode: SearchMode | None,
     max_tokens: int | None,
     language: Literal["ko", "en"] | None,
+    earlier: tuple[str, ...],
     require_citation: bool,
 ) -> None:
     """Answer QUESTION from the documents of a collection.
@@ -64,6 +72,7 @@ def ask(
             mode=mode,
             max_tokens=max_tokens,
             language=language,
+            earlier=earlier,
         )
     )
     output = invocation.output
@@ -88,10 +97,12 @@ async def _answer(
     mode: SearchMode | None,
     max_tokens: int | None,
     language: Literal["ko", "en"] | None,
+    earlier: tuple[str, ...],
 ) -> Answer:
     from ondol.core.errors import BackendError
     from ondol.core.types import TokenEvent
     from ondol.services.ask import AnswerDone
+    from ondol.text.query_rewriting import Turn
 
     output = invocation.output
     wanted = invocation.container(
@@ -105,6 +116,7 @@ async def _answer(
         stream = container.ask.stream(
             collection,
             question,
+            history=[Turn(one) for one in earlier],
             top_k=top_k,
             mode=mode,
             max_tokens=max_tokens,

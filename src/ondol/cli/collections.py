@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ondol.cli.collection_chunking import rechunk
+from ondol.cli.collection_keywords import keywords
 from ondol.cli.invocation import Invocation
 from ondol.cli.options import global_options
 
@@ -19,7 +21,11 @@ if TYPE_CHECKING:
 @click.group()
 @global_options()
 def collections() -> None:
-    """List, show and delete collections."""
+    """List, show and delete collections, and give them words of their own."""
+
+
+collections.add_command(keywords)
+collections.add_command(rechunk)
 
 
 @collections.command("list")
@@ -69,9 +75,29 @@ def show(invocation: Invocation, *, name: str) -> None:
             ("documents", found.documents),
             ("chunks", found.chunks),
             ("embedder", f"{found.embedder} ({found.dimensions} dimensions)"),
+            ("chunking", str(found.chunking or "not recorded; recorded at the next ingest")),
             ("created", created),
+            *_calibrated(found),
         ],
     )
+
+
+def _calibrated(found: Collection) -> list[tuple[str, str]]:
+    """Return what `ondol eval calibrate` keeps of the collection, a row for each thing."""
+    from ondol.services.calibration import calibration_of
+
+    kept = calibration_of(found.calibration)
+    rows = []
+    if kept.fusion is not None:
+        how = "by query, around" if kept.fusion.by_query else "of"
+        on = kept.fusion.figures.get("learned_on", "?")
+        rows.append(
+            ("fusion", f"share {how} {kept.fusion.dense:g} for vectors (from {on} questions)")
+        )
+    for language, one in kept.rerank.items():
+        use = "reranked" if one.helps else "not reranked"
+        rows.append((f"reranking {language}", f"{use} ({one.model}: nDCG@10 {one.gain:+.4f})"))
+    return rows
 
 
 @collections.command()

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ondol.cli.eval_answers import answers
+from ondol.cli.eval_calibrate import calibrate
 from ondol.cli.eval_optimise import optimise
 from ondol.cli.eval_retrieval import retrieval
 from ondol.cli.fidelity import fidelity
@@ -22,7 +23,7 @@ def evaluate() -> None:
     """Measure search and answers on known questions, and forms against their reference."""
 
 
-for _command in (retrieval, answers, optimise, fidelity):
+for _command in (retrieval, answers, optimise, calibrate, fidelity):
     evaluate.add_command(_command)
 
 

@@ -71,7 +71,8 @@ async def _optimise(
     queries: list[Query],
     rerank: bool,
 ) -> tuple[str, Optimised]:
-    from ondol.services.evaluation.optimise import Optimiser, halves
+    from ondol.services.evaluation.halves import halves
+    from ondol.services.evaluation.optimise import Optimiser
 
     halves(queries)  # too few questions are told before anything is loaded
     wanted = invocation.container(embedder=True, keywords=True, reranker=rerank)

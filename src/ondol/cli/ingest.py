@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ondol.cli.collection_chunking import chunking_option
 from ondol.cli.invocation import Invocation
 from ondol.cli.options import collection_option, global_options
 from ondol.cli.output import Output
 from ondol.cli.progress import meter
+from ondol.core.chunking import ChunkStrategy
 
 if TYPE_CHECKING:
     from ondol.services.ingest_report import IngestProgress, IngestReport
@@ -19,15 +21,22 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @collection_option
+@chunking_option("How a new collection is cut (ingest.chunking).")
 @global_options()
 @click.pass_obj
-def ingest(invocation: Invocation, *, paths: tuple[Path, ...], collection: str) -> None:
+def ingest(
+    invocation: Invocation,
+    *,
+    paths: tuple[Path, ...],
+    collection: str,
+    chunking: ChunkStrategy | None,
+) -> None:
     """Read files and folders into a collection (PDF, TXT, Markdown, HTML, JSONL, CSV).
 
     What has not changed is left alone; what cannot be read is named and the rest goes on. Exit code
     1 when any document failed.
     """
-    report = invocation.run(_ingest(invocation, paths, collection))
+    report = invocation.run(_ingest(invocation, paths, collection, chunking))
     output = invocation.output
     if output.as_json:
         output.data(report)
@@ -35,14 +44,19 @@ def ingest(invocation: Invocation, *, paths: tuple[Path, ...], collection: str) 
         output.text(
             f"{report.added} added, {report.updated} updated, {report.unchanged} unchanged, "
             f"{report.removed} removed, {len(report.failed)} failed; "
-            f"{report.chunks} chunks in {report.seconds:.1f} s"
+            f"{report.chunks} chunks, {report.embedded} of them embedded, in {report.seconds:.1f} s"
         )
     _tell_troubles(output, report)
     if report.failed:
         raise click.exceptions.Exit(1)
 
 
-async def _ingest(invocation: Invocation, paths: tuple[Path, ...], collection: str) -> IngestReport:
+async def _ingest(
+    invocation: Invocation,
+    paths: tuple[Path, ...],
+    collection: str,
+    chunking: ChunkStrategy | None,
+) -> IngestReport:
     with meter(invocation.output, unit="bytes", clock=invocation.clock) as shown:
 
         def show(progress: IngestProgress) -> None:
@@ -53,7 +67,9 @@ async def _ingest(invocation: Invocation, paths: tuple[Path, ...], collection: s
             )
 
         async with invocation.container(embedder=True, keywords=True) as container:
-            return await container.ingest.ingest_paths(collection, paths, progress=show)
+            return await container.ingest.ingest_paths(
+                collection, paths, chunking=chunking, progress=show
+            )
 
 
 def _tell_troubles(output: Output, report: IngestReport) -> None:

@@ -22,10 +22,13 @@ COMMANDS = {
     "search": LazyCommand("ondol.cli.search:search", "Find passages in a collection."),
     "ask": LazyCommand("ondol.cli.ask:ask", "Answer a question, with citations."),
     "collections": LazyCommand(
-        "ondol.cli.collections:collections", "List, show and delete collections."
+        "ondol.cli.collections:collections",
+        "List, show and delete collections, and give them words of their own.",
     ),
     "documents": LazyCommand("ondol.cli.documents:documents", "List, show and delete documents."),
     "vectors": LazyCommand("ondol.cli.vectors:vectors", "Show and fill vector indexes."),
+    "task": LazyCommand("ondol.cli.task:task", "Run declared analyses and check packs."),
+    "jobs": LazyCommand("ondol.cli.jobs:jobs", "Run a task over many items, durably."),
     "tune": LazyCommand("ondol.cli.tune:tune", "Find the fastest form of each model here."),
     "bench": LazyCommand("ondol.cli.bench:bench", "Measure encoders, generator and server here."),
     "eval": LazyCommand("ondol.cli.eval:evaluate", "Measure search, answers and fidelity."),

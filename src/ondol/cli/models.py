@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from ondol.cli.finetune import finetune
 from ondol.cli.invocation import Invocation
 from ondol.cli.options import global_options
 from ondol.cli.output import human_bytes, plain
@@ -14,7 +15,7 @@ from ondol.cli.progress import meter
 
 if TYPE_CHECKING:
     from ondol.models.catalogue import CatalogueEntry
-    from ondol.models.library import ModelFiles, PullProgress
+    from ondol.models.library import ModelFiles, ModelLibrary, PullProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,10 @@ class Pulled:
 @click.group()
 @global_options()
 def models() -> None:
-    """List, fetch and reload model weights; build what runs them."""
+    """List, fetch, fine-tune and reload model weights; build what runs them."""
+
+
+models.add_command(finetune)
 
 
 @models.command("list")
@@ -55,12 +59,11 @@ def models() -> None:
 @global_options()
 @click.pass_obj
 def list_models(invocation: Invocation, *, role: str | None) -> None:
-    """List the catalogue and what of it is here."""
-    from ondol.models.catalogue import catalogue
-
+    """List the catalogue, what of it is here, and the models made here."""
+    library = invocation.container().library
     listed = [
-        _listed(invocation, entry)
-        for entry in catalogue().values()
+        _listed(library, entry)
+        for entry in library.entries().values()
         if role is None or entry.role == role
     ]
     output = invocation.output
@@ -90,10 +93,10 @@ def list_models(invocation: Invocation, *, role: str | None) -> None:
 def info(invocation: Invocation, *, model: str) -> None:
     """Show one model: its files, hashes and licence, its forms, and how it runs in the server."""
     from ondol.cli import model_info
-    from ondol.models.catalogue import entry
 
-    found = entry(model)
-    listed = _listed(invocation, found)
+    library = invocation.container().library
+    found = library.entry(model)
+    listed = _listed(library, found)
     forms = model_info.forms_of(invocation, found)
     running = model_info.running(invocation, found.id)
     output = invocation.output
@@ -194,8 +197,7 @@ def reload(
         output.text(f"reloaded: {', '.join(said['reloaded'])}")
 
 
-def _listed(invocation: Invocation, entry: CatalogueEntry) -> Listed:
-    library = invocation.container().library
+def _listed(library: ModelLibrary, entry: CatalogueEntry) -> Listed:
     return Listed(
         id=entry.id,
         role=entry.role,

@@ -10,6 +10,7 @@ import click
 from ondol.cli.invocation import Invocation
 from ondol.cli.options import Condition, collection_option, global_options
 from ondol.cli.output import Output, shorten
+from ondol.text.language import has_hangul
 
 if TYPE_CHECKING:
     from ondol.core.types import Hit, SearchMode
@@ -88,7 +89,7 @@ async def _search(
     mode = mode or defaults.mode
     wanted = invocation.container(
         embedder=mode != "lexical",
-        keywords=mode != "dense",
+        keywords=mode != "dense" and has_hangul(query),
         reranker=defaults.rerank != "off" if rerank is None else rerank,
     )
     async with wanted as container:

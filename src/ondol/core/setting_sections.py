@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from ondol.core.chunking import ChunkStrategy
 from ondol.core.section import FormName, Positive, Seconds, Section, Share
 
 
@@ -230,12 +231,37 @@ class RetrievalSettings(Section):
     rrf_k: Positive = Field(
         10, description="Reciprocal-rank-fusion constant: smaller trusts the first ranks more."
     )
-    dense_weight: Share = Field(0.5, description="Share of the vector leg in fusion.")
+    dense_weight: Share = Field(
+        0.5,
+        description="Share of the vector leg in fusion, where none was measured for the collection.",
+    )
+    calibration: Literal["on", "off"] = Field(
+        "on",
+        description="'on' uses what `ondol eval calibrate` measured for a collection. Turn off to "
+        "compare with the settings alone.",
+    )
     rerank: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="'auto' reranks only languages the reranker knows and where it was measured to help.",
+        description="'auto' reranks a language where `ondol eval calibrate --rerank` measured a gain, "
+        "and where nothing was measured those the reranker is made for.",
     )
     rerank_depth: Positive = Field(20, description="How many fused hits are reranked.")
+    rewrite: Literal["off", "rules", "generator"] = Field(
+        "rules",
+        description="How a follow-up question is completed from earlier turns: by rules, or by the "
+        "generator, which takes seconds. 'off' searches for follow-ups as they are.",
+    )
+    rewrite_seconds: Seconds = Field(
+        5.0, description="How long the generator may take to rewrite; then the rules hold."
+    )
+    read: Literal["chunk", "parent"] = Field(
+        "chunk",
+        description="What a hit is: the passage found, or what stands around it in its article, section "
+        "or record ('parent'). Change where answers need more context than one passage.",
+    )
+    parent_chars: Positive = Field(
+        1200, description="Most characters of a hit where retrieval.read is 'parent'."
+    )
     law_names: str = Field(
         "",
         description='TOML file of further short names of laws, as in `"근로기준법" = ["근기법"]`. '
@@ -266,9 +292,15 @@ class AnswerSettings(Section):
 
 
 class IngestSettings(Section):
+    chunking: ChunkStrategy = Field(
+        "heading",
+        description="How new collections are cut. 'auto' recognises statutes, judgments, records and "
+        "headings; name one where the documents are of one kind. See docs/concepts/reading.md.",
+    )
     chunk_chars: Positive = Field(
         400,
-        description="Target chunk length in characters. Smaller finds facts, larger keeps context.",
+        description="Target chunk length in characters for new collections. Smaller finds facts, "
+        "larger keeps context.",
     )
     chunk_overlap: int = Field(
         60, ge=0, description="Characters repeated between neighbouring chunks."
@@ -277,6 +309,19 @@ class IngestSettings(Section):
     max_pages: Positive = Field(5000, description="Most pages of one PDF.")
     max_chars: Positive = Field(20_000_000, description="Most characters of one document's text.")
     read_seconds: Seconds = Field(120.0, description="Longest time one file may take to read.")
+    ocr: Literal["off", "tesseract"] = Field(
+        "off",
+        description="'tesseract' has scanned PDF pages recognised by the program of that name, where it "
+        "is installed. Raise ingest.read_seconds with it.",
+    )
+    ocr_languages: str = Field(
+        "kor+eng",
+        pattern=r"^[A-Za-z0-9_]+(\+[A-Za-z0-9_]+)*$",
+        description="Languages of scans, as tesseract names them; their data must be installed.",
+    )
+    ocr_page_seconds: Seconds = Field(
+        20.0, description="Longest time for one scanned page; then it stays an image."
+    )
 
 
 class VectorSettings(Section):

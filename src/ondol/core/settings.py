@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from ondol.core.errors import SettingsError
+from ondol.core.job_section import JobSettings
 from ondol.core.lanes import LanesSettings
 from ondol.core.operating_sections import ResourceSettings, TelemetrySettings, WatchdogSettings
 from ondol.core.section import Section
@@ -32,10 +33,17 @@ from ondol.core.setting_sections import (
     ServerSettings,
     VectorSettings,
 )
+from ondol.core.task_section import TaskSettings
 
 _OPTIMIZED = "USE_OPTIMIZED_MODELS"
 _TRUTH = {"true": "auto", "1": "auto", "false": "off", "0": "off"}
-_LISTS = {"server.api_keys", "server.key_lanes", "models.sources", "generation.adapters"}
+_LISTS = {
+    "server.api_keys",
+    "server.key_lanes",
+    "models.sources",
+    "generation.adapters",
+    "tasks.packs",
+}
 _TOP_LEVEL = {"ONDOL_HOME", "ONDOL_OFFLINE", "ONDOL_CONFIG", "ONDOL_LOG_LEVEL"}
 
 
@@ -59,6 +67,8 @@ class Settings(Section):
     answer: AnswerSettings = AnswerSettings()
     ingest: IngestSettings = IngestSettings()
     lanes: LanesSettings = LanesSettings()
+    tasks: TaskSettings = TaskSettings()
+    jobs: JobSettings = JobSettings()
     cache: CacheSettings = CacheSettings()
     vectors: VectorSettings = VectorSettings()
     resources: ResourceSettings = ResourceSettings()

@@ -131,18 +131,25 @@ class ReadDocument:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A chunk before it is stored: character range into the document's text, and its page."""
+    """A chunk before it is stored: character range into the document's text, and its page.
+
+    ``parent`` is the range that may be read in its place, ``None`` where that is the chunk alone.
+    """
 
     text: str
     start: int
     end: int
     page: int | None
     heading: str = ""
+    parent: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result; ``start``/``end`` are character offsets into the document's stored text."""
+    """One search result; ``start``/``end`` are character offsets into the document's stored text.
+
+    ``pages``: the stretches it is made of, each with its page, where it reads more than one chunk.
+    """
 
     document: str
     chunk: int
@@ -157,6 +164,12 @@ class Hit:
     dense_score: float | None = None
     lexical_score: float | None = None
     rerank_score: float | None = None
+    pages: Sequence[Page] = ()
+
+    def page_at(self, offset: int) -> int | None:
+        """Return the page of the stretch in which ``offset`` of the document's text stands."""
+        before = [page.number for page in self.pages if page.start <= offset]
+        return before[-1] if before else self.page
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,11 +38,13 @@ from ondol.server.routes import (
     collections,
     documents,
     health,
+    jobs,
     models,
     openai,
     operations,
     rerank,
     search,
+    tasks,
     web,
 )
 from ondol.services.container import Container, Parts
@@ -53,7 +55,19 @@ from ondol.telemetry.readings import LaneLoad
 OpenContainer = Callable[[Settings, Observer], Container]
 
 # In this order a request is matched: what is asked most often first.
-_ROUTERS = (openai, rerank, search, ask, health, models, collections, documents, operations)
+_ROUTERS = (
+    openai,
+    rerank,
+    search,
+    ask,
+    health,
+    models,
+    collections,
+    documents,
+    jobs,
+    tasks,
+    operations,
+)
 _ERROR_DOCS: dict[int | str, dict[str, Any]] = {
     status: {
         "description": 'The envelope {"error": {message, type, code, param, hint}}',

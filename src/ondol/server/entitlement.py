@@ -49,8 +49,11 @@ def key_lanes(entries: Sequence[str], *, keys: Sequence[str]) -> dict[str, tuple
     return found
 
 
-def terms_of(request: Request) -> Terms:
-    """Return the request's terms; raises ``InvalidInput`` for headers that are off."""
+def terms_of(request: Request, *, lane: str = "chat") -> Terms:
+    """Return the request's terms; raises ``InvalidInput`` for headers that are off.
+
+    ``lane`` is what the request goes by where neither its key nor its header says.
+    """
     key: KeyTerms = request.scope.get("state", {}).get("key_terms", KeyTerms(""))
     asked = request.headers.get("x-ondol-lane", "")
     if asked and asked not in LANES:
@@ -61,7 +64,7 @@ def terms_of(request: Request) -> Terms:
             param="x-ondol-lane",
         )
     return Terms(
-        lane=key.lane or asked or "chat",
+        lane=key.lane or asked or lane,
         deadline_ms=_deadline(request.headers),
         tenant=key.tenant,
         share=key.share,

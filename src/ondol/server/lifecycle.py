@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ondol.core.clock import Clock, SystemClock
-from ondol.core.errors import Conflict
+from ondol.core.errors import Conflict, NotReady
 from ondol.core.usage import Usage
 from ondol.server.gate import Gate
 from ondol.services.container import Container
+from ondol.services.jobs.runner import JobRunner
 from ondol.services.readiness import ComponentState
 from ondol.services.upkeep import Upkeep
 
@@ -66,6 +67,7 @@ class Lifecycle:
         self._clock = clock or SystemClock()
         self._loading: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
+        self._jobs: JobRunner | None = None
         self._closed = False
         self._upkeep = Upkeep(
             container.settings,
@@ -122,6 +124,11 @@ class Lifecycle:
         await asyncio.shield(self._reloading)
         return self._clock.monotonic() - before
 
+    async def drain(self, seconds: float) -> None:
+        """Begin no more items of jobs; let those that run end within ``seconds``."""
+        if self._jobs is not None:
+            await self._jobs.drain(seconds)
+
     async def close(self) -> None:
         """Stop loading, if that runs, and close the container. Later calls do nothing."""
         if self._closed:
@@ -131,12 +138,19 @@ class Lifecycle:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._jobs is not None:
+            await self._jobs.close()
         await self._upkeep.close()
         await self.container.close()
 
     async def _load(self) -> None:
         await self.container.start()
         await self._upkeep.start()
+        try:
+            self._jobs = self.container.jobs.runner()
+        except NotReady:
+            return  # without a store there are no jobs; its state says why
+        self._jobs.start()
 
     async def _reload(self, components: Sequence[Reloadable], form: str) -> None:
         for component in components:

@@ -9,9 +9,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ondol.core.chunking import ChunkStrategy
 from ondol.core.errors import InvalidInput
 from ondol.core.types import SearchMode
 from ondol.server.schemas import Body, Count, Text
+from ondol.text.query_rewriting import Turn
 
 
 class CollectionBody(Body):
@@ -20,6 +22,9 @@ class CollectionBody(Body):
     name: str
     metadata: dict[str, Any] = Field(default_factory=dict)
     exist_ok: bool = Field(False, description="Answer with the collection if it exists already.")
+    chunking: ChunkStrategy | None = Field(
+        None, description="How its documents are cut; null is the server's setting."
+    )
 
 
 class RecordsBody(Body):
@@ -42,12 +47,29 @@ class SearchBody(Body):
     filter: dict[str, Any] | None = Field(None, description="Metadata a hit's document must have.")
 
 
+class TurnBody(Body):
+    """An earlier turn of a conversation: what was asked and, if known, what came back."""
+
+    question: Text
+    answer: Text = ""
+    titles: list[Text] = Field(
+        default_factory=list, description="Titles of the documents that the answer cited."
+    )
+
+    def turn(self) -> Turn:
+        return Turn(self.question, self.answer, tuple(self.titles))
+
+
 class AskBody(Body):
     """``POST /v1/collections/{c}/ask``."""
 
     synonyms: ClassVar = {"query": "question"}
 
     question: Text
+    history: list[TurnBody] = Field(
+        default_factory=list,
+        description="Earlier turns, oldest first; a question that leans on them is completed.",
+    )
     top_k: Count | None = None
     mode: SearchMode | None = None
     max_tokens: Count | None = None

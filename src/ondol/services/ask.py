@@ -17,7 +17,7 @@ import numpy as np
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import BackendError
 from ondol.core.observe import CitationsVerified, NullObserver, Observer, Timing
-from ondol.core.setting_sections import AnswerSettings
+from ondol.core.setting_sections import AnswerSettings, RetrievalSettings
 from ondol.core.terms import Terms
 from ondol.core.types import (
     Citation,
@@ -30,11 +30,13 @@ from ondol.core.types import (
 )
 from ondol.services.chat import ChatService, admitted
 from ondol.services.embedding import EmbeddingService
+from ondol.services.query_rewriting import Meant, QueryRewriter
 from ondol.services.retrieval import RetrievalService
 from ondol.text.citations import AnswerVerifier, Verification
 from ondol.text.features import coverage, features
 from ondol.text.language import detect
 from ondol.text.prompts import NOT_FOUND, UNVERIFIED, Language, ask_messages, says_not_found
+from ondol.text.query_rewriting import Turn
 from ondol.text.relevance import relevance, signals
 from ondol.text.selection import Excerpt, Sentence, estimate_tokens, pack
 from ondol.text.sentences import split_sentences
@@ -54,7 +56,11 @@ class AskTimings:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer with the citations that stood up. ``relevance`` is the estimate behind abstaining."""
+    """An answer with the citations that stood up. ``relevance`` is the estimate behind abstaining.
+
+    ``understood`` is the question as it was answered; it differs from what was asked where that
+    leaned on earlier turns.
+    """
 
     answer: str
     citations: list[Citation]
@@ -65,6 +71,7 @@ class Answer:
     usage: Usage
     timings: AskTimings
     model: str
+    understood: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,7 @@ class AskService:
         *,
         settings: AnswerSettings,
         context_tokens: int,
+        rewriter: QueryRewriter | None = None,
         clock: Clock | None = None,
         observer: Observer | None = None,
     ) -> None:
@@ -102,6 +110,7 @@ class AskService:
         self._embedding = embedding
         self._chat = chat
         self._settings = settings
+        self._rewriter = rewriter or QueryRewriter(chat, settings=RetrievalSettings())
         self._context_tokens = settings.context_tokens or context_tokens
         self._clock = clock or SystemClock()
         self._observer = observer or NullObserver()
@@ -119,6 +128,7 @@ class AskService:
         collection: str,
         question: str,
         *,
+        history: Sequence[Turn] = (),
         top_k: int | None = None,
         mode: SearchMode | None = None,
         max_tokens: int | None = None,
@@ -127,27 +137,42 @@ class AskService:
         terms: Terms | None = None,
         timing: Timing | None = None,
     ) -> AsyncGenerator[AskEvent]:
-        """Yield ``SourcesEvent``, then ``TokenEvent``s, then one ``AnswerDone``."""
+        """Yield ``SourcesEvent``, then ``TokenEvent``s, then one ``AnswerDone``.
+
+        ``history`` holds the earlier turns of a conversation, oldest first: a question that leans on
+        them is answered as it was meant.
+        """
         started = self._clock.monotonic()
         timing = timing or Timing()
         language = language or ("ko" if detect(question) == "ko" else "en")
+        meant = await self._rewriter.meant(question, history, terms=terms)
         found = await self._retrieval.search(
             collection,
             question,
+            also=meant.also,
             top_k=top_k or 2 * self._settings.passages,
             mode=mode,
             filter=filter,
             timing=timing,
             lane=None,
         )
-        estimate = relevance(signals(question, found.hits)) if found.hits else 0.0
+        estimate = _relevance(meant, found.hits)
+        question = meant.standalone
         if estimate < self._settings.min_relevance:
             yield SourcesEvent([])
             yield TokenEvent(NOT_FOUND[language])
             now = (self._clock.monotonic() - started) * 1e3
             yield AnswerDone(
                 self._answer(
-                    NOT_FOUND[language], Verification(), True, estimate, Usage(), timing, now, now
+                    question,
+                    NOT_FOUND[language],
+                    Verification(),
+                    True,
+                    estimate,
+                    Usage(),
+                    timing,
+                    now,
+                    now,
                 )
             )
             return
@@ -191,7 +216,9 @@ class AskService:
         total_ms = (self._clock.monotonic() - started) * 1e3
         text = "".join(shown).strip()
         yield AnswerDone(
-            self._answer(text, result, abstained, estimate, usage, timing, ttft_ms, total_ms)
+            self._answer(
+                question, text, result, abstained, estimate, usage, timing, ttft_ms, total_ms
+            )
         )
 
     async def select(self, question: str, hits: Sequence[Hit]) -> list[Excerpt]:
@@ -233,6 +260,7 @@ class AskService:
 
     def _answer(
         self,
+        understood: str,
         text: str,
         result: Verification,
         abstained: bool,
@@ -258,4 +286,12 @@ class AskService:
                 total_ms=total_ms,
             ),
             model=self._chat.model,
+            understood=understood,
         )
+
+
+def _relevance(meant: Meant, hits: Sequence[Hit]) -> float:
+    """Return how likely ``hits`` hold the answer, in the wording that says more; 0 for no hit."""
+    if not hits:
+        return 0.0
+    return max(relevance(signals(asked, hits)) for asked in (meant.asked, *meant.also))

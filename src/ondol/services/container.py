@@ -19,7 +19,7 @@ from ondol.core.errors import InvalidInput, NotFound, OfflineMissing
 from ondol.core.lane_state import LaneSnapshot
 from ondol.core.machine import Machine
 from ondol.core.memory import LoadGauge
-from ondol.core.observe import ModelStateChanged, NullObserver, Observer, Observers
+from ondol.core.observe import ModelStateChanged, Observer, Observers
 from ondol.core.settings import Settings
 from ondol.core.timers import LoopTimers
 from ondol.engine.permit import LanePermit
@@ -35,11 +35,20 @@ from ondol.services.encoder_group import EncoderGroup, Surroundings
 from ondol.services.encoder_lane import EncoderLane
 from ondol.services.generator_slot import GeneratorSlot
 from ondol.services.ingest import IngestService
+from ondol.services.jobs.assembly import Jobs
+from ondol.services.jobs.feed import JobFeed
+from ondol.services.jobs.task_work import TaskWork
+from ondol.services.jobs.work import Work
+from ondol.services.keywords import KeywordService
 from ondol.services.lane_report import lane_report
 from ondol.services.loading import Load, Loading
+from ondol.services.query_rewriting import QueryRewriter
 from ondol.services.readiness import UNLOADED, Component, ComponentState, Readiness, state_of
 from ondol.services.reranking import RerankingService
 from ondol.services.retrieval import RetrievalService
+from ondol.services.tasks.service import TaskService
+from ondol.services.tasks.shelf import PackShelf
+from ondol.services.tasks.workbench import Workbench
 from ondol.services.vector_choice import vector_search
 from ondol.store.documents import DocumentStore
 from ondol.store.embedding_cache import CacheStats
@@ -76,13 +85,16 @@ class Container:
         parts: Parts | None = None,
         observer: Observer | None = None,
         backends: BackendFactory | None = None,
+        analyzer: KeywordAnalyzer | None = None,
+        work: Work | None = None,
     ) -> None:
         self.settings = settings
         self._parts = parts or Parts()
         self._clock = SystemClock()
         self._recorder = self._recording() if self._parts.record else None
+        self._job_feed = JobFeed()
         heard = [one for one in (observer, self._recorder) if one is not None]
-        self.observer: Observer = Observers(*heard) if heard else NullObserver()
+        self.observer: Observer = Observers(*heard, self._job_feed)
         self._backends = backends or BackendFactory(settings, fake=self._parts.fake)
         self.library: ModelLibrary = self._backends.library
         self.machine: Machine = self._backends.machine
@@ -95,7 +107,8 @@ class Container:
             dispensable=self._dispensable, clock=self._clock, observer=self.observer
         )
         self._store: DocumentStore | None = None
-        self._analyzer = KeywordAnalyzer()
+        self._store_tried = asyncio.Event()
+        self._analyzer = analyzer or KeywordAnalyzer()
         self._reader = IsolatedReader()
         self._embedder: EncoderGroup | None = None
         self._reranker: EncoderGroup | None = None
@@ -104,6 +117,9 @@ class Container:
         self._embedding: EmbeddingService | None = None
         self._reranking: RerankingService | None = None
         self._ingest: IngestService | None = None
+        self._work = work
+        self._jobs: Jobs | None = None
+        self._tasks: TaskService | None = None
 
     @classmethod
     def open(
@@ -113,12 +129,22 @@ class Container:
         parts: Parts | None = None,
         observer: Observer | None = None,
         backends: BackendFactory | None = None,
+        analyzer: KeywordAnalyzer | None = None,
+        work: Work | None = None,
     ) -> Self:
         """Return a container; it loads on ``async with`` (all at once) or on ``start``.
 
-        ``backends`` replaces where models come from.
+        ``backends`` replaces where models come from, ``work`` what jobs run; an ``analyzer`` that
+        is already loaded saves its loading.
         """
-        return cls(settings, parts=parts, observer=observer, backends=backends)
+        return cls(
+            settings,
+            parts=parts,
+            observer=observer,
+            backends=backends,
+            analyzer=analyzer,
+            work=work,
+        )
 
     async def __aenter__(self) -> Self:
         try:
@@ -169,7 +195,7 @@ class Container:
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
         self._embedder = self._reranker = self._store = None
-        self._generator = None
+        self._generator = self._jobs = None
 
     def readiness(self) -> Readiness:
         """Return the state of every component now; a model's follows its slot or process."""
@@ -217,10 +243,15 @@ class Container:
 
     @property
     def retrieval(self) -> RetrievalService:
-        dense = self._embeds
+        return self.retrieval_over(self.store, self.embedding if self._embeds else None)
+
+    def retrieval_over(
+        self, store: DocumentStore, embedding: EmbeddingService | None
+    ) -> RetrievalService:
+        """Return search in ``store``, perhaps a view of this one's, by another embedder's vectors."""
         return RetrievalService(
-            self.store,
-            self.embedding if dense else None,
+            store,
+            embedding,
             self._analyzer,
             settings=self.settings.retrieval,
             reranking=self._reranking,
@@ -245,6 +276,35 @@ class Container:
         return self._ingest
 
     @property
+    def tasks(self) -> TaskService:
+        """The declared tasks; packs are read once, a bad one is an error."""
+        if self._tasks is None:
+            given = self.settings.tasks
+            shelf = PackShelf.open(self.settings.home, given.packs)
+            bench = Workbench(self, home=self.settings.home, settings=given, clock=self._clock)
+            self._tasks = TaskService(shelf, bench, clock=self._clock)
+        return self._tasks
+
+    @property
+    def jobs(self) -> Jobs:
+        """Jobs, of which nobody works any until a runner is started."""
+        if self._jobs is None:
+            self._jobs = Jobs(
+                self.store.jobs,
+                self._work or TaskWork(lambda: self.tasks),
+                home=self.settings.home,
+                settings=self.settings.jobs,
+                clock=self._clock,
+                feed=self._job_feed,
+                queue=lambda: self._generator.snapshot() if self._generator is not None else None,
+            )
+        return self._jobs
+
+    @property
+    def keywords(self) -> KeywordService:
+        return KeywordService(self.store, self._analyzer, clock=self._clock)
+
+    @property
     def ask(self) -> AskService:
         return AskService(
             self.retrieval,
@@ -252,6 +312,7 @@ class Container:
             self.chat,
             settings=self.settings.answer,
             context_tokens=self.context_tokens(),
+            rewriter=QueryRewriter(self.chat, settings=self.settings.retrieval),
             clock=self._clock,
             observer=self.observer,
         )
@@ -340,16 +401,22 @@ class Container:
         )
 
     async def _load_store(self) -> str:
-        self._store = await asyncio.to_thread(
-            DocumentStore,
-            self.settings.home,
-            clock=self._clock,
-            vector_search=vector_search(self.settings),
-        )
+        try:
+            self._store = await asyncio.to_thread(
+                DocumentStore,
+                self.settings.home,
+                clock=self._clock,
+                vector_search=vector_search(self.settings),
+            )
+        finally:
+            self._store_tried.set()
         return ""
 
     async def _load_keywords(self) -> str:
-        await asyncio.to_thread(self._shared.gauge.measure, self._analyzer.warm_up)
+        """Load the Korean model where there is Korean text; else its first text will."""
+        await self._store_tried.wait()
+        if self._store is not None and await asyncio.to_thread(self._store.words.hold_hangul):
+            await asyncio.to_thread(self._shared.gauge.measure, self._analyzer.warm_up)
         return "kiwi"
 
     async def _load_embedder(self) -> str:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from ondol.core.chunking import Chunking, ChunkStrategy
 from ondol.core.clock import Clock, SystemClock
-from ondol.core.errors import OndolError, ReadError
+from ondol.core.errors import Conflict, OndolError, ReadError
 from ondol.core.observe import DocumentIngested, NullObserver, Observer
 from ondol.core.setting_sections import IngestSettings
-from ondol.core.types import Passage, ReadDocument
+from ondol.core.types import FloatMatrix, ReadDocument
 from ondol.services.embedding import EmbeddingService
+from ondol.services.ingest_passages import Prepared, cut_passages, embed_missing, prepare
+from ondol.services.ingest_rechunking import Rechunked, Rechunking
 from ondol.services.ingest_report import IngestFailure, IngestReport, Progress, Run
 from ondol.services.ingest_sources import (
     as_async,
@@ -30,11 +32,10 @@ from ondol.services.ingest_sources import (
     iterate,
     renamed,
 )
+from ondol.services.keywords import words_for_ingest
 from ondol.store.documents import DocumentStore
-from ondol.store.records import NewChunk
-from ondol.text.chunking import chunk
-from ondol.text.indexing import RECIPE, indexed_text
-from ondol.text.own_names import own_keys
+from ondol.text.dictionary import Dictionary
+from ondol.text.index_words import Analyzer
 from ondol.text.readers import ReadFailure, ReadLimits, read_bytes
 
 GROUP_CHUNKS = 128
@@ -45,22 +46,6 @@ class Reader(Protocol):
     """Reads a file into documents and failures; may do so in another process."""
 
     def read(self, path: Path, *, limits: ReadLimits) -> Iterator[ReadDocument | ReadFailure]: ...
-
-
-class Analyzer(Protocol):
-    """Turns texts into keyword tokens."""
-
-    def tokens_many(self, texts: Sequence[str]) -> list[list[str]]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    document: ReadDocument
-    digest: str
-    container: str | None
-    passages: list[Passage]
-    tokens: list[list[str]]
-    texts: list[str]
 
 
 class IngestService:
@@ -85,23 +70,36 @@ class IngestService:
         self._clock = clock or SystemClock()
         self._observer = observer or NullObserver()
         self._lock = asyncio.Lock()
+        self._dictionary = Dictionary()  # of the collection that the lock's holder ingests into
         self._limits = ReadLimits(
             max_file_bytes=settings.max_file_bytes,
             max_pages=settings.max_pages,
             max_chars=settings.max_chars,
             seconds=settings.read_seconds,
+            ocr=settings.ocr,
+            ocr_languages=settings.ocr_languages,
+            ocr_page_seconds=settings.ocr_page_seconds,
         )
 
     async def ingest_paths(
-        self, collection: str, paths: Sequence[Path], *, progress: Progress | None = None
+        self,
+        collection: str,
+        paths: Sequence[Path],
+        *,
+        chunking: ChunkStrategy | None = None,
+        recut: bool = False,
+        progress: Progress | None = None,
     ) -> IngestReport:
         """Take in files and, recursively, folders; creates the collection if it is new.
 
-        Raises ``NotFound`` when a path does not exist, before anything is read.
+        A new collection is cut by ``chunking``, by default as the settings say, and stays so; with
+        ``recut`` one that is cut otherwise is recorded anew, and what comes in is cut again.
+        Raises ``NotFound`` when a path does not exist, before anything is read, and ``Conflict``
+        for another ``chunking`` than the collection's.
         """
         files = await asyncio.to_thread(expand, paths)
         async with self._lock:
-            run = await self._begin(collection)
+            run = await self._begin(collection, chunking, recut=recut)
             run.plan(files, progress)
             for path in files:
                 await self._ingest_file(run, path)
@@ -129,15 +127,61 @@ class IngestService:
             await self._take(run, as_async(results), known=known, container=None, digest=None)
             return self._end(run)
 
-    async def _begin(self, collection: str) -> Run:
-        await asyncio.to_thread(
+    async def rechunk(
+        self,
+        collection: str,
+        strategy: ChunkStrategy | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Rechunked:
+        """Cut what a collection holds anew from its stored text; embeds only what that changes.
+
+        ``strategy`` defaults to the collection's own; lengths are those of the settings. Stopped
+        at any moment, the next call goes on. ``progress`` hears of documents done and in all.
+        Raises ``NotFound`` for an unknown collection, ``Conflict`` for another embedder's.
+        """
+        async with self._lock:
+            found = await asyncio.to_thread(self._store.collection, collection)
+            kept = found.chunking.strategy if found.chunking is not None else None
+            run = await self._begin(collection, strategy or kept, recut=True)
+            rechunking = Rechunking(
+                self._store,
+                self._embedding,
+                self._analyzer,
+                dictionary=self._dictionary,
+                clock=self._clock,
+            )
+            return await rechunking.run(collection, run.chunking, run.recipe, progress=progress)
+
+    def chunking(self, strategy: ChunkStrategy | None = None) -> Chunking:
+        """Return how a new collection is cut: by ``strategy``, by default as the settings say."""
+        kept = self._settings
+        return Chunking(strategy or kept.chunking, kept.chunk_chars, kept.chunk_overlap)
+
+    async def _begin(
+        self, collection: str, strategy: ChunkStrategy | None = None, *, recut: bool = False
+    ) -> Run:
+        wanted = self.chunking(strategy)
+        found = await asyncio.to_thread(
             self._store.create_collection,
             collection,
             embedder=self._embedding.model,
             dimensions=self._embedding.dimensions,
+            chunking=wanted,
             exist_ok=True,
         )
-        return Run(collection, self._clock.monotonic())
+        kept = found.chunking
+        if kept is not None and not recut and strategy not in (None, kept.strategy):
+            raise Conflict(
+                f"collection {collection!r} is cut by {kept.strategy!r}, not {strategy!r}",
+                hint=f"ondol collections rechunk {collection} --chunking {strategy}",
+                param="chunking",
+            )
+        if kept is None or (recut and kept != wanted):
+            await asyncio.to_thread(self._store.passages.record, collection, wanted)
+            kept = wanted
+        self._dictionary = await asyncio.to_thread(words_for_ingest, self._store, collection)
+        return Run(collection, self._clock.monotonic(), chunking=kept, model=self._embedding.model)
 
     def _end(self, run: Run) -> IngestReport:
         run.report.seconds = self._clock.monotonic() - run.started
@@ -148,7 +192,7 @@ class IngestService:
     ) -> None:
         identity = source or str(path)
         try:
-            digest = await asyncio.to_thread(file_digest, path, self._recipe())
+            digest = await asyncio.to_thread(file_digest, path, run.recipe)
         except OSError as error:
             self._fail(
                 run,
@@ -188,7 +232,7 @@ class IngestService:
         """Store every document of ``results``; return the sources seen and whether none failed."""
         seen: set[str] = set()
         failures = len(run.report.failed)
-        group: list[_Prepared] = []
+        group: list[Prepared] = []
         try:
             async for result in results:
                 if isinstance(result, ReadFailure):
@@ -198,11 +242,11 @@ class IngestService:
                     self._fail(run, result.source, duplicate(result.source))
                     continue
                 seen.add(result.source)
-                own = self._digest_of(result, container, digest)
+                own = self._digest_of(run, result, container, digest)
                 if known.get(result.source) == own:
                     self._unchanged(run, 1)
                     continue
-                prepared = await asyncio.to_thread(self._prepare, result, own, container)
+                prepared = await asyncio.to_thread(self._prepare, run, result, own, container)
                 if not prepared.passages:
                     self._fail(run, result.source, empty(result.source))
                     continue
@@ -216,25 +260,29 @@ class IngestService:
             await run.stored()
         return seen, len(run.report.failed) == failures
 
-    def _digest_of(self, document: ReadDocument, container: str | None, digest: str | None) -> str:
+    def _digest_of(
+        self, run: Run, document: ReadDocument, container: str | None, digest: str | None
+    ) -> str:
         """The file's digest stands for its one document; a record has a digest of its own."""
         if digest is not None and document.source == container:
             return digest
-        return document_digest(document, self._recipe())
+        return document_digest(document, run.recipe)
 
-    def _prepare(self, document: ReadDocument, digest: str, container: str | None) -> _Prepared:
-        passages = chunk(
+    def _prepare(
+        self, run: Run, document: ReadDocument, digest: str, container: str | None
+    ) -> Prepared:
+        kept = self._store.passages.kept(run.collection, document.source)
+        return prepare(
             document,
-            target_chars=self._settings.chunk_chars,
-            overlap_chars=self._settings.chunk_overlap,
+            cut_passages(document, run.chunking),
+            digest=digest,
+            container=container,
+            analyzer=self._analyzer,
+            dictionary=self._dictionary,
+            held={one.indexed: one.vector for one in kept if one.indexed is not None},
         )
-        texts = [indexed_text(document, passage) for passage in passages]
-        words = self._analyzer.tokens_many(texts)
-        keys = own_keys(document, passages)
-        tokens = [[*found, *own] for found, own in zip(words, keys, strict=True)]
-        return _Prepared(document, digest, container, passages, tokens, texts)
 
-    async def _store_after(self, run: Run, group: Sequence[_Prepared]) -> None:
+    async def _store_after(self, run: Run, group: Sequence[Prepared]) -> None:
         """Embed and store ``group`` in the background once the group before it is stored.
 
         One group is embedded while the next is read, chunked and analysed; no more are in flight.
@@ -243,50 +291,41 @@ class IngestService:
         if group:
             run.storing = asyncio.create_task(self._store_group(run, group))
 
-    async def _store_group(self, run: Run, group: Sequence[_Prepared]) -> None:
-        texts = [text for prepared in group for text in prepared.texts]
+    async def _store_group(self, run: Run, group: Sequence[Prepared]) -> None:
         started = self._clock.monotonic()
-        vectors = await self._embedding.embed_each(texts, role="document")
-        offset = 0
-        for prepared in group:
-            rows = vectors[offset : offset + len(prepared.texts)]
-            offset += len(prepared.texts)
-            error = next((row for row in rows if isinstance(row, OndolError)), None)
-            if error is not None:
-                self._fail(run, prepared.document.source, error)
+        for prepared, vectors in zip(
+            group, await embed_missing(group, self._embedding), strict=True
+        ):
+            if isinstance(vectors, OndolError):
+                self._fail(run, prepared.document.source, vectors)
                 continue
-            await self._store_one(run, prepared, rows, started)
+            await self._store_one(run, prepared, vectors, started)
 
     async def _store_one(
-        self, run: Run, prepared: _Prepared, rows: Sequence[Any], started: float
+        self, run: Run, prepared: Prepared, vectors: FloatMatrix, started: float
     ) -> None:
-        import numpy as np
-
-        chunks = [
-            NewChunk(passage=passage, tokens=tokens)
-            for passage, tokens in zip(prepared.passages, prepared.tokens, strict=True)
-        ]
         outcome = await asyncio.to_thread(
             self._store.put_document,
             run.collection,
             prepared.document,
             digest=prepared.digest,
-            chunks=chunks,
-            vectors=np.stack(rows),
+            chunks=prepared.chunks,
+            vectors=vectors,
             container=prepared.container,
         )
         if outcome == "added":
             run.report.added += 1
         else:
             run.report.updated += 1
-        run.report.chunks += len(chunks)
+        run.report.chunks += len(prepared.passages)
+        run.report.embedded += len(prepared.missing)
         run.tell()
         self._observer.observe(
             DocumentIngested(
                 collection=run.collection,
                 source=prepared.document.source,
                 outcome=outcome,
-                chunks=len(chunks),
+                chunks=len(prepared.passages),
                 seconds=self._clock.monotonic() - started,
             )
         )
@@ -302,7 +341,3 @@ class IngestService:
                 collection=run.collection, source=source, outcome="failed", code=error.code
             )
         )
-
-    def _recipe(self) -> str:
-        s = self._settings
-        return f"{RECIPE}:{self._embedding.model}:{s.chunk_chars}:{s.chunk_overlap}"

@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ondol.core.chunking import Chunking
+from ondol.services.ingest_passages import recipe
+
 
 @dataclass(frozen=True, slots=True)
 class IngestFailure:
@@ -20,7 +23,10 @@ class IngestFailure:
 
 @dataclass(slots=True)
 class IngestReport:
-    """What an ingest did; counts are documents, ``chunks`` are those embedded now."""
+    """What an ingest did; counts are documents, ``chunks`` are those stored now.
+
+    ``embedded`` of them are new; the others kept the vector that their text had already.
+    """
 
     added: int = 0
     updated: int = 0
@@ -28,6 +34,7 @@ class IngestReport:
     removed: int = 0
     failed: list[IngestFailure] = field(default_factory=list)
     chunks: int = 0
+    embedded: int = 0
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
 
@@ -51,9 +58,11 @@ Progress = Callable[[IngestProgress], None]
 class Run:
     """One ingest in progress: its report and how far it is."""
 
-    def __init__(self, collection: str, started: float) -> None:
+    def __init__(self, collection: str, started: float, *, chunking: Chunking, model: str) -> None:
         self.collection = collection
         self.started = started
+        self.chunking = chunking
+        self.recipe = recipe(chunking, model)
         self.report = IngestReport()
         self.storing: asyncio.Task[None] | None = None
         self._files: dict[Path, int] = {}

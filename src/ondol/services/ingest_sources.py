@@ -1,7 +1,7 @@
 """Where an ingest's documents come from: paths, digests, blocking readers walked without blocking.
 
-A file's digest covers its bytes and the recipe they are indexed by, so that a change of either is
-seen; a record's covers its own fields.
+A digest is that of the content (a file's bytes, a record's fields), a colon, and the stamp of the
+recipe it is indexed by: a change of either is seen, and the recipe can change without the file.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 from ondol.core.errors import InvalidInput, NotFound, ReadError
 from ondol.core.types import ReadDocument
 from ondol.text.readers import ReadFailure
+
+_STAMP = 16  # hexadecimal digits
 
 
 def expand(paths: Sequence[Path]) -> list[Path]:
@@ -37,16 +39,26 @@ def expand(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(path.resolve() for path in files))
 
 
+def stamped(content: str, recipe: str) -> str:
+    """Return the digest of ``content`` (a digest itself) as indexed by ``recipe``."""
+    return f"{content}:{hashlib.sha256(recipe.encode()).hexdigest()[:_STAMP]}"
+
+
+def restamped(digest: str, recipe: str) -> str:
+    """Return what ``digest`` becomes under ``recipe``: itself, if that is the one it is under."""
+    return stamped(digest.partition(":")[0], recipe)
+
+
 def file_digest(path: Path, recipe: str) -> str:
-    digest = hashlib.sha256(recipe.encode())
+    digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return digest.hexdigest()
+    return stamped(digest.hexdigest(), recipe)
 
 
 def document_digest(document: ReadDocument, recipe: str) -> str:
-    digest = hashlib.sha256(recipe.encode())
+    digest = hashlib.sha256()
     for part in (
         document.title,
         document.text,
@@ -55,7 +67,7 @@ def document_digest(document: ReadDocument, recipe: str) -> str:
         data = part.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
-    return digest.hexdigest()
+    return stamped(digest.hexdigest(), recipe)
 
 
 def empty(source: str) -> ReadError:

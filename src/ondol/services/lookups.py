@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ondol.core.types import Hit
+from ondol.services.query_words import words_of
 from ondol.store.documents import DocumentStore
 from ondol.text.law_names import given_names, law_names, read_law_names
 from ondol.text.references import Reference, references_of
@@ -47,14 +48,16 @@ class Lookups:
         ranking: Sequence[tuple[int, float]],
         *,
         metadata: Mapping[str, Any],
+        keywords: Mapping[str, Any] | None = None,
         filter: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """Return the chunks ``query`` names, best first: at most three for each reference, in turn.
 
         Chunks of one reference come in the order of ``ranking``, those with its 항 before.
-        ``metadata`` is the collection's; its ``law_names`` (short → full) are known too.
+        ``metadata`` and ``keywords`` are the collection's; its ``law_names`` (short → full) and the
+        names in its groups of synonyms are known too.
         """
-        given = given_names(metadata.get("law_names"))
+        given = words_of(keywords or {}).law_names() | given_names(metadata.get("law_names"))
         references = references_of(query, names={**self._names, **given} if given else self._names)
         if not references:
             return []

@@ -1,4 +1,4 @@
-"""Finds passages: vectors beside keywords, fused by rank, reranked where that helps.
+"""Finds passages: vectors beside keywords, fused, reranked where that helps.
 
 Owns no data: the store searches, the embedder and the analyser prepare the query. Scores of a hit
 are those of the last stage that ordered it.
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import Conflict, InvalidInput
@@ -21,30 +21,40 @@ from ondol.core.observe import NullObserver, Observer, Timing
 from ondol.core.setting_sections import RetrievalSettings
 from ondol.core.types import Hit, SearchMode
 from ondol.engine.permit import LanePermit
+from ondol.services.calibration import calibration_of
 from ondol.services.embedding import EmbeddingService
+from ondol.services.fusing import Fused, fuse
 from ondol.services.lookups import Lookups, Ranking, brought_forward, kept_first
 from ondol.services.outcomes import finished
+from ondol.services.parents import DEPTH, read_parents
+from ondol.services.query_words import Analyzer
+from ondol.services.rerank_gate import reranks
 from ondol.services.reranking import RerankingService
+from ondol.services.search_legs import Found, Legs, LegSearch, Wanted
 from ondol.store.documents import DocumentStore
-from ondol.store.fusion import reciprocal_rank_fusion, score_fusion
 from ondol.store.records import Collection
-from ondol.text.language import detect
-
-
-class Analyzer(Protocol):
-    """Turns a query into keyword tokens."""
-
-    def query_tokens(self, text: str) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits, best first; ``timings`` in milliseconds per stage."""
+    """Hits, best first; ``timings`` in milliseconds per stage.
+
+    ``dense_weight`` is the share the vectors had in fusion, ``None`` where one leg ran alone.
+    """
 
     hits: list[Hit]
     mode: SearchMode
     reranked: bool
     timings: Mapping[str, float] = field(default_factory=dict)
+    dense_weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What a query finds before its legs are fused, and the chunks it names outright."""
+
+    legs: Legs
+    named: Sequence[int]
 
 
 class RetrievalService:
@@ -65,13 +75,13 @@ class RetrievalService:
     ) -> None:
         self._store = store
         self._embedding = embedding
-        self._analyzer = analyzer
         self._settings = settings
         self._reranking = reranking
         self._lanes = lanes or LanesSettings()
         self._permit = permit
         self._observer = observer or NullObserver()
         self._clock = clock or SystemClock()
+        self._legs = LegSearch(store, embedding, analyzer, clock=self._clock)
         self._lookups = _lookups(store, settings)
 
     def under(self, settings: RetrievalSettings) -> RetrievalService:
@@ -86,6 +96,7 @@ class RetrievalService:
         collection: str,
         query: str,
         *,
+        also: Sequence[str] = (),
         top_k: int | None = None,
         mode: SearchMode | None = None,
         rerank: bool | None = None,
@@ -95,17 +106,31 @@ class RetrievalService:
     ) -> SearchResult:
         """Return the ``top_k`` best chunks of ``collection`` for ``query``.
 
-        A request of its own holds a place in the lane; ``lane`` is ``None`` for a part of another.
-        Raises ``NotFound`` for an unknown collection, ``Conflict`` when its vectors come from
-        another embedder, ``InvalidInput`` for an empty query.
+        ``also`` are other wordings of the same question, searched beside it. A request of its own
+        holds a place in the lane; ``lane`` is ``None`` for a part of another. Raises ``NotFound`` for
+        an unknown collection, ``Conflict`` when its vectors come from another embedder,
+        ``InvalidInput`` for an empty query.
         """
         if not query.strip():
             raise InvalidInput("the query is empty", hint="send at least one word", param="query")
-        mode = mode or self._settings.mode
-        top_k = top_k or self._settings.top_k
+        wanted = Wanted(
+            collection=collection,
+            queries=list(dict.fromkeys((query, *also))),
+            mode=mode or self._settings.mode,
+            depth=max(top_k or self._settings.top_k, self._settings.candidates),
+            filter=filter,
+        )
         timing = timing or Timing()
         async with self._place(lane, timing):
-            return await self._search(collection, query, top_k, mode, rerank, filter, timing)
+            return await self._search(wanted, top_k or self._settings.top_k, rerank, timing)
+
+    async def candidates(self, collection: str, query: str) -> Candidates:
+        """Return what both legs find for ``query``, for those who learn how to weigh them."""
+        kept = await self._check(collection, "hybrid")
+        wanted = Wanted(collection, [query], "hybrid", self._settings.candidates)
+        found = await self._legs.run(wanted)
+        fused = self._fuse(kept, found)
+        return Candidates(found.wordings[0], await self._named(kept, wanted, fused.ranking))
 
     @asynccontextmanager
     async def _place(self, lane: Literal["search"] | None, timing: Timing) -> AsyncIterator[None]:
@@ -127,32 +152,50 @@ class RetrievalService:
                 yield
 
     async def _search(
-        self,
-        collection: str,
-        query: str,
-        top_k: int,
-        mode: SearchMode,
-        rerank: bool | None,
-        filter: Mapping[str, Any] | None,
-        timing: Timing,
+        self, wanted: Wanted, top_k: int, rerank: bool | None, timing: Timing
     ) -> SearchResult:
         started = self._clock.monotonic()
-        kept = await self._check(collection, mode)
-        use_rerank = self._should_rerank(query, rerank)
-        depth = max(top_k, self._settings.candidates)
-        fused, legs, timings = await self._legs(collection, query, mode, depth, filter, timing)
-        named = await self._named(kept, query, fused, mode, filter)
-        fused = brought_forward(fused, named)
-        keep = max(top_k, self._settings.rerank_depth) if use_rerank else top_k
-        hits = await self._hits(collection, fused[:keep], legs)
+        kept = await self._check(wanted.collection, wanted.mode)
+        query = wanted.queries[-1]
+        use_rerank = self._reranks(kept, query, rerank)
+        found = await self._legs.run(wanted, timing=timing)
+        fused = self._fuse(kept, found)
+        named = await self._named(kept, wanted, fused.ranking)
+        ranking = brought_forward(fused.ranking, named)
+        keep = top_k * DEPTH if self._settings.read == "parent" else top_k
+        keep = max(keep, self._settings.rerank_depth) if use_rerank else keep
+        hits = await self._hits(wanted.collection, ranking[:keep], found)
+        timings = dict(found.timings)
         if use_rerank and hits:
             before = self._clock.monotonic()
             hits = kept_first(await self._rerank(query, hits, timing), named)
             timings["rerank_ms"] = (self._clock.monotonic() - before) * 1e3
+        if self._settings.read == "parent":
+            chars = self._settings.parent_chars
+            hits = await read_parents(self._store, wanted.collection, hits, chars=chars)
         total = (self._clock.monotonic() - started) * 1e3
         timing.retrieve_ms += total
         timings["total_ms"] = total
-        return SearchResult(hits=hits[:top_k], mode=mode, reranked=use_rerank, timings=timings)
+        return SearchResult(
+            hits=hits[:top_k],
+            mode=wanted.mode,
+            reranked=use_rerank,
+            timings=timings,
+            dense_weight=fused.dense_weight,
+        )
+
+    def _fuse(self, kept: Collection, found: Found) -> Fused:
+        calibration = calibration_of(kept.calibration)
+        return fuse(found, settings=self._settings, calibration=calibration)
+
+    def _reranks(self, kept: Collection, query: str, wanted: bool | None) -> bool:
+        return reranks(
+            query,
+            wanted,
+            reranking=self._reranking,
+            settings=self._settings,
+            calibration=calibration_of(kept.calibration),
+        )
 
     async def _check(self, collection: str, mode: SearchMode) -> Collection:
         found = await asyncio.to_thread(self._store.collection, collection)
@@ -167,95 +210,24 @@ class RetrievalService:
             )
         return found
 
-    async def _named(
-        self,
-        collection: Collection,
-        query: str,
-        ranking: Ranking,
-        mode: SearchMode,
-        filter: Mapping[str, Any] | None,
-    ) -> list[int]:
+    async def _named(self, kept: Collection, wanted: Wanted, ranking: Ranking) -> list[int]:
         """Return the chunks of the cases and articles the query names; vectors alone know none."""
-        if mode == "dense":
+        if wanted.mode == "dense":
             return []
         return await asyncio.to_thread(
             self._lookups.chunks,
-            collection.name,
-            query,
+            kept.name,
+            wanted.queries[0],
             ranking,
-            metadata=collection.metadata,
-            filter=filter,
+            metadata=kept.metadata,
+            keywords=kept.keywords,
+            filter=wanted.filter,
         )
 
-    async def _legs(
-        self,
-        collection: str,
-        query: str,
-        mode: SearchMode,
-        depth: int,
-        filter: Mapping[str, Any] | None,
-        timing: Timing | None,
-    ) -> tuple[Ranking, dict[str, Ranking], dict[str, float]]:
-        timings: dict[str, float] = {}
-        names = [name for name in ("dense", "lexical") if mode in ("hybrid", name)]
-        run = {
-            "dense": lambda: self._dense(collection, query, depth, filter, timing),
-            "lexical": lambda: self._lexical(collection, query, depth, filter),
-        }
-        rankings = await asyncio.gather(*(self._timed(name, run[name], timings) for name in names))
-        legs = dict(zip(names, rankings, strict=True))
-        if mode != "hybrid":
-            return legs[mode], legs, timings
-        weight = self._settings.dense_weight
-        weights = {"dense": weight, "lexical": 1 - weight}
-        if self._settings.fusion == "scores":
-            return score_fusion(legs, weights=weights), legs, timings
-        fused = reciprocal_rank_fusion(legs, k=self._settings.rrf_k, weights=weights)
-        return fused, legs, timings
-
-    async def _timed(self, name: str, run: Any, timings: dict[str, float]) -> Ranking:
-        before = self._clock.monotonic()
-        ranking: Ranking = await run()
-        timings[f"{name}_ms"] = (self._clock.monotonic() - before) * 1e3
-        return ranking
-
-    async def _dense(
-        self,
-        collection: str,
-        query: str,
-        depth: int,
-        filter: Mapping[str, Any] | None,
-        timing: Timing | None,
-    ) -> Ranking:
-        if self._embedding is None:
-            raise InvalidInput(
-                "vector search needs an embedder, and none is loaded",
-                hint="use mode 'lexical', or load an embedder",
-                param="mode",
-            )
-        embedded = await self._embedding.embed(
-            [query], role="query", truncate=True, timing=timing, lane=None
-        )
-        return await asyncio.to_thread(
-            self._store.search_vectors, collection, embedded.vectors[0], limit=depth, filter=filter
-        )
-
-    async def _lexical(
-        self, collection: str, query: str, depth: int, filter: Mapping[str, Any] | None
-    ) -> Ranking:
-        def work() -> Ranking:
-            tokens = self._analyzer.query_tokens(query)
-            return self._store.search_lexical(collection, tokens, limit=depth, filter=filter)
-
-        return await asyncio.to_thread(work)
-
-    async def _hits(
-        self, collection: str, ranking: Sequence[tuple[int, float]], legs: Mapping[str, Ranking]
-    ) -> list[Hit]:
+    async def _hits(self, collection: str, ranking: Ranking, found: Found) -> list[Hit]:
         rows = await asyncio.to_thread(self._store.chunks, collection, [c for c, _ in ranking])
         scores = dict(ranking)
-        dense = dict(legs.get("dense", ()))
-        lexical = dict(legs.get("lexical", ()))
+        dense, lexical = found.scores("dense"), found.scores("lexical")
         return [
             Hit(
                 document=row.document,
@@ -273,21 +245,6 @@ class RetrievalService:
             )
             for row in rows
         ]
-
-    def _should_rerank(self, query: str, wanted: bool | None) -> bool:
-        if self._reranking is None:
-            if wanted:
-                raise InvalidInput(
-                    "reranking was asked for, and no reranker is loaded",
-                    hint="set models.reranker, or leave rerank out",
-                    param="rerank",
-                )
-            return False
-        if wanted is not None:
-            return wanted
-        if self._settings.rerank == "auto":
-            return self._reranking.knows(detect(query))
-        return self._settings.rerank == "on"
 
     async def _rerank(self, query: str, hits: list[Hit], timing: Timing | None) -> list[Hit]:
         if self._reranking is None:

@@ -46,6 +46,12 @@ _BROKEN = {
         "SELECT d.id AS id, count(*) FROM chunks c JOIN documents d ON d.id = c.document_id "
         "WHERE c.start < 0 OR c.start >= c.stop OR c.stop > d.characters GROUP BY d.id"
     ),
+    "parent outside its text": (
+        "SELECT d.id AS id, count(*) FROM chunks c JOIN documents d ON d.id = c.document_id "
+        "WHERE (c.parent_start IS NULL) <> (c.parent_stop IS NULL) OR c.parent_start < 0 "
+        "OR c.parent_start > c.start OR c.parent_stop < c.stop OR c.parent_stop > d.characters "
+        "GROUP BY d.id"
+    ),
     "vector of the wrong length": (
         "SELECT c.document_id AS id, count(*) FROM chunks c JOIN collections k ON k.id = c.collection_id "
         "WHERE typeof(c.vector) <> 'blob' OR length(c.vector) <> 2 * k.dimensions "

@@ -57,6 +57,14 @@ def validate(
                 hint="chunk the same text that is stored",
                 param="chunks",
             )
+        start, end = passage.parent or (passage.start, passage.end)
+        if not 0 <= start <= passage.start < passage.end <= end <= len(document.text):
+            raise InvalidInput(
+                f"chunk {number} of {document.source!r} at [{passage.start}, {passage.end}) is not "
+                f"within its parent [{start}, {end})",
+                hint="a parent is a range of the same text that holds the chunk",
+                param="chunks",
+            )
 
 
 def insert(
@@ -71,8 +79,8 @@ def insert(
     first = (row[0] if row else 0) + 1
     halves = vectors.astype("<f2")
     connection.executemany(
-        "INSERT INTO chunks(id, document_id, collection_id, start, stop, page, heading, vector) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO chunks(id, document_id, collection_id, start, stop, page, heading, vector, "
+        "parent_start, parent_stop, indexed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             (
                 first + number,
@@ -83,6 +91,8 @@ def insert(
                 chunk.passage.page,
                 chunk.passage.heading,
                 halves[number].tobytes(),
+                *(chunk.passage.parent or (None, None)),
+                chunk.indexed,
             )
             for number, chunk in enumerate(chunks)
         ),
@@ -103,6 +113,30 @@ def delete(connection: sqlite3.Connection, collection: int, document: int) -> in
     lexical.remove(connection, collection, ids)
     connection.execute("DELETE FROM chunks WHERE document_id = ?", (document,))
     return len(ids)
+
+
+def of_document(connection: sqlite3.Connection, collection: int, document: int) -> list[ChunkRow]:
+    """Return all chunks of a document in the order of their ids."""
+    ids = connection.execute("SELECT id FROM chunks WHERE document_id = ? ORDER BY id", (document,))
+    return rows(connection, collection, [row[0] for row in ids])
+
+
+def rewrite_keywords(
+    connection: sqlite3.Connection, collection: int, rows: Sequence[tuple[int, Sequence[str]]]
+) -> int:
+    """Index chunks anew under other tokens; return how many there were still to index."""
+    wanted = json.dumps([chunk for chunk, _ in rows])
+    held = {
+        row[0]
+        for row in connection.execute(
+            "SELECT id FROM chunks "
+            "WHERE id IN (SELECT value FROM json_each(?)) AND collection_id = ?",
+            (wanted, collection),
+        )
+    }
+    lexical.remove(connection, collection, held)
+    lexical.add(connection, collection, (row for row in rows if row[0] in held))
+    return len(held)
 
 
 def rows(connection: sqlite3.Connection, collection: int, ids: Sequence[int]) -> list[ChunkRow]:

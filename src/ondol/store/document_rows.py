@@ -115,6 +115,36 @@ def put(
     return found, row is not None
 
 
+def recut(
+    connection: sqlite3.Connection, collection: CollectionRow, source: str, *, was: str, digest: str
+) -> int | None:
+    """Remove a document's chunks and give it ``digest``; return its id.
+
+    ``None``, and nothing is done, where it is gone or its digest is no longer ``was``.
+    """
+    row = connection.execute(
+        "SELECT id FROM documents WHERE collection_id = ? AND source = ? AND digest = ?",
+        (collection.id, source, was),
+    ).fetchone()
+    if row is None:
+        return None
+    found: int = row[0]
+    chunks.delete(connection, collection.id, found)
+    connection.execute("UPDATE documents SET digest = ? WHERE id = ?", (digest, found))
+    return found
+
+
+def set_digest(
+    connection: sqlite3.Connection, collection: CollectionRow, source: str, *, was: str, digest: str
+) -> bool:
+    """Give the document ``digest`` and return ``True`` if its digest is ``was``."""
+    cursor = connection.execute(
+        "UPDATE documents SET digest = ? WHERE collection_id = ? AND source = ? AND digest = ?",
+        (digest, collection.id, source, was),
+    )
+    return cursor.rowcount == 1
+
+
 def find(connection: sqlite3.Connection, collection: CollectionRow, name: str) -> int:
     """Return the id of the document called ``name``, or raise ``NotFound`` with near names."""
     found = _id(connection, collection, name)

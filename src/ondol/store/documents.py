@@ -16,16 +16,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ondol.core.chunking import Chunking
 from ondol.core.clock import Clock
 from ondol.core.errors import Conflict, InvalidInput
 from ondol.core.observe import DocumentIngested, NullObserver, Observer
 from ondol.core.types import FloatMatrix, ReadDocument
-from ondol.store import check, collections, document_rows, filters, lexical
+from ondol.store import check, collections, document_rows, filters
 from ondol.store import chunks as _chunk_rows
+from ondol.store.calibration_rows import CalibrationStore
 from ondol.store.collections import CollectionRow
 from ondol.store.database import Database
+from ondol.store.jobs import JobStore
+from ondol.store.keyword_rows import KeywordStore
+from ondol.store.lexical_index import LexicalIndex, LexicalState
 from ondol.store.metric_rows import MetricStore
 from ondol.store.names import collection_name
+from ondol.store.passages import PassageStore
 from ondol.store.records import ChunkRow, Collection, NewChunk, StoredDocument, StoreReport
 from ondol.store.vector_mirror import Mirrored, mirror
 from ondol.store.vector_search import VectorSearch, VectorState
@@ -61,8 +67,15 @@ class DocumentStore:
         self._vectors.sweep()
         make = vector_search or (lambda _, exact: exact)
         self._search: VectorSearch = make(self._database, self._vectors)
+        self._keywords = LexicalIndex(self._database)
+        self.jobs = JobStore(self._database)
         self.metrics = MetricStore(self._database)
         """The rows of finished requests, in the same file."""
+        self.passages = PassageStore(self._database)
+        self.words = KeywordStore(self._database)
+        """What collections know of words: dictionary and synonyms."""
+        self.calibrations = CalibrationStore(self._database)
+        """What was measured about searching collections."""
 
     def __enter__(self) -> DocumentStore:
         return self
@@ -75,6 +88,7 @@ class DocumentStore:
         if not self._database.closed:
             if self._search is not self._vectors:
                 self._search.close()
+            self._keywords.close()
             self._vectors.close()
             self._database.close()
 
@@ -87,9 +101,10 @@ class DocumentStore:
         embedder: str,
         dimensions: int,
         metadata: Mapping[str, Any] | None = None,
+        chunking: Chunking | None = None,
         exist_ok: bool = False,
     ) -> Collection:
-        """Make a collection and return it, or with ``exist_ok`` the one that is there.
+        """Make a collection and return it, or with ``exist_ok`` the one that is there, as it is.
 
         Raises ``InvalidInput`` for a name that is not allowed, ``Conflict`` where it exists: at
         all, or (``exist_ok``) for another embedder or other dimensions.
@@ -118,6 +133,7 @@ class DocumentStore:
                     dimensions=dimensions,
                     created=self._clock.wall(),
                     metadata=kept,
+                    chunking=chunking,
                 )
             elif exist_ok:
                 _same_shape(found, embedder=embedder, dimensions=dimensions)
@@ -147,6 +163,7 @@ class DocumentStore:
         if self._search is not self._vectors:
             self._search.forget(found.id)
         self._vectors.forget(found.id)
+        self._keywords.forget(found.id)
 
     # Documents
 
@@ -183,6 +200,34 @@ class DocumentStore:
             _chunk_rows.insert(connection, found.id, identity, chunks, vectors)
         self._vectors.wrote(found.id, len(chunks))
         return "updated" if existed else "added"
+
+    def recut_document(
+        self,
+        collection: str,
+        document: ReadDocument,
+        *,
+        was: str,
+        digest: str,
+        chunks: Sequence[NewChunk],
+        vectors: FloatMatrix,
+    ) -> bool:
+        """Replace a document's chunks and its digest, in one transaction; its text stays.
+
+        ``False``, and nothing is written, where it is gone or its digest is no longer ``was``:
+        ``document`` is then no longer what is stored.
+        """
+        with self._database.write() as connection:
+            found = collections.find(connection, collection)
+            _chunk_rows.validate(found, document, chunks, vectors)
+            identity = document_rows.recut(
+                connection, found, document.source, was=was, digest=digest
+            )
+            if identity is None:
+                return False
+            _chunk_rows.insert(connection, found.id, identity, chunks, vectors)
+            collections.touch(connection, found.id)
+        self._vectors.wrote(found.id, len(chunks))
+        return True
 
     def digests(
         self,
@@ -267,12 +312,28 @@ class DocumentStore:
         *,
         limit: int,
         filter: Mapping[str, Any] | None = None,
+        expansions: Sequence[str] = (),
     ) -> list[tuple[int, float]]:
-        """Return up to ``limit`` (chunk, BM25) that hold any token, best first, ties by id."""
-        condition = filters.compile_filter(filter)
-        with self._database.read() as connection:
-            found = collections.find(connection, collection)
-            return lexical.search(connection, found.id, tokens, limit=limit, condition=condition)
+        """Return up to ``limit`` (chunk, BM25) that hold any token, best first, ties by id.
+
+        Tokens of ``expansions`` count half. ``filter`` is applied before ranking.
+        """
+        return self._keywords.search(
+            collection,
+            tokens,
+            limit=limit,
+            condition=filters.compile_filter(filter),
+            expansions=expansions,
+        )
+
+    def lexical_state(self, collection: str) -> LexicalState:
+        """Return how the keywords of a collection are searched and what memory that takes."""
+        return self._keywords.state(collection)
+
+    def refresh_keywords(self, collection: str) -> LexicalState:
+        """Make now what keyword search would else make in the background."""
+        self._keywords.refresh(collection)
+        return self._keywords.state(collection)
 
     def vector_state(self, collection: str) -> VectorState:
         """Return how the vectors of a collection are searched and what memory that takes."""
@@ -307,6 +368,7 @@ class DocumentStore:
                 known = collections.rows(connection)
             for row in known:
                 self._search.forget(row.id)
+        self._keywords.forget_all()
         return check.repair(self._database, self._vectors)
 
     @contextmanager

@@ -122,7 +122,93 @@ _REQUEST_METRICS = (
     "CREATE INDEX generation_metrics_by_time ON generation_metrics(time)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_INITIAL, _REQUEST_METRICS)
+# What a collection knows of words (JSON), and the word that changes when its chunks are analysed anew.
+_KEYWORDS = (
+    "ALTER TABLE collections ADD COLUMN lexicon TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE collections ADD COLUMN keywords TEXT NOT NULL DEFAULT '{}'",
+)
+
+# What was measured about searching a collection (JSON).
+_CALIBRATION = ("ALTER TABLE collections ADD COLUMN calibration TEXT NOT NULL DEFAULT '{}'",)
+
+# How the documents of a collection are cut (JSON, empty where nobody recorded it); what is read in
+# the place of a chunk; and the digest of the text that was embedded for it.
+_CHUNKING = (
+    "ALTER TABLE collections ADD COLUMN chunking TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE chunks ADD COLUMN parent_start INTEGER",
+    "ALTER TABLE chunks ADD COLUMN parent_stop INTEGER",
+    "ALTER TABLE chunks ADD COLUMN indexed BLOB",
+)
+
+# Jobs and their items. Equal items of a job are worked once: the others name the first in ``same_as``
+# and have no result of their own. A job that is ``doomed`` is gone for everybody; its rows go bit by bit.
+_JOBS = (
+    """
+    CREATE TABLE jobs(
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        task TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'cancelled', 'failed')),
+        priority INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        request_id TEXT NOT NULL,
+        total INTEGER NOT NULL CHECK (total > 0),
+        created REAL NOT NULL,
+        started REAL,
+        resumed REAL,
+        finished REAL,
+        doomed INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    "CREATE UNIQUE INDEX jobs_by_key ON jobs(tenant, key) WHERE key <> '' AND NOT doomed",
+    "CREATE INDEX jobs_open ON jobs(number) WHERE state IN ('queued', 'running')",
+    """
+    CREATE TABLE job_items(
+        job INTEGER NOT NULL REFERENCES jobs(number) ON DELETE CASCADE,
+        ordinal INTEGER NOT NULL,
+        id TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        prefix_key TEXT NOT NULL,
+        same_as INTEGER,
+        state TEXT NOT NULL CHECK (state IN ('queued', 'leased', 'done', 'failed', 'cancelled')),
+        code TEXT NOT NULL DEFAULT '',
+        attempts INTEGER NOT NULL DEFAULT 0,
+        losses INTEGER NOT NULL DEFAULT 0,
+        not_before REAL NOT NULL DEFAULT 0,
+        refused_since REAL,
+        lease_until REAL,
+        lease_token TEXT,
+        started REAL,
+        finished REAL,
+        input TEXT NOT NULL,
+        result TEXT,
+        error TEXT,
+        PRIMARY KEY (job, ordinal)
+    )
+    """,
+    "CREATE INDEX job_items_by_state ON job_items(job, state, code, same_as)",
+    """
+    CREATE INDEX job_items_next ON job_items(job, prefix_key, ordinal)
+        WHERE state = 'queued' AND same_as IS NULL
+    """,
+    "CREATE INDEX job_items_leased ON job_items(lease_until) WHERE state = 'leased'",
+    "CREATE INDEX job_items_equal ON job_items(job, same_as) WHERE same_as IS NOT NULL",
+    """
+    CREATE INDEX job_items_ended ON job_items(job, finished)
+        WHERE finished IS NOT NULL AND same_as IS NULL
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    _INITIAL,
+    _REQUEST_METRICS,
+    _KEYWORDS,
+    _CALIBRATION,
+    _CHUNKING,
+    _JOBS,
+)
 LATEST = len(MIGRATIONS)
 
 

@@ -6,12 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ondol.core.chunking import Chunking
 from ondol.core.types import Page, Passage
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A named set of documents searched together; ``created`` is Unix seconds."""
+    """A named set of documents searched together; ``created`` is Unix seconds.
+
+    ``keywords`` is what it knows of words: see ``services.keywords``; ``calibration`` what was
+    measured about searching it: see ``services.calibration``; ``chunking`` how its documents are
+    cut, ``None`` where it was made before that was recorded.
+    """
 
     name: str
     embedder: str
@@ -20,6 +26,9 @@ class Collection:
     documents: int
     chunks: int
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    chunking: Chunking | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +71,14 @@ class ChunkRow:
 
 @dataclass(frozen=True, slots=True)
 class NewChunk:
-    """A passage to store with its lexical tokens, in order, repetitions kept."""
+    """A passage to store with its lexical tokens, in order, repetitions kept.
+
+    ``indexed`` is the digest of what was embedded for it, ``None`` where nobody keeps it.
+    """
 
     passage: Passage
     tokens: Sequence[str]
+    indexed: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

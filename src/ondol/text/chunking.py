@@ -1,32 +1,34 @@
 """Cuts a document into passages along its own joints.
 
-Joints, best first: headings and statute articles, blank lines, sentences. A sentence is cut only
-when it alone exceeds twice the target. Offsets are exact: ``document.text[start:end]`` is the
-passage's text. Linear in the length of the text; knows no tokens and no model.
+What the joints are depends on what it is: a statute, a judgment, a record, a text with headings, or
+none of these (``chunk_plan``). A sentence is cut only when it alone exceeds twice the target. Offsets
+are exact: ``document.text[start:end]`` is the passage's text. Linear in the length of the text; knows
+no tokens and no model.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ondol.core.chunking import ChunkStrategy
 from ondol.core.errors import InvalidInput
 from ondol.core.types import Page, Passage, ReadDocument
-from ondol.text.sections import Section, sections
+from ondol.text.chunk_packing import Packer, Span
+from ondol.text.chunk_plan import PARENT, Plan, plan
+from ondol.text.sections import Section
 from ondol.text.sentences import split_sentences
 
-_WHOLE = 1.5  # a document up to this many targets, without inner headings, stays one passage
 _TINY = 120  # characters up to which neighbouring sections may share a passage
-
-Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Neighbouring sections cut together, with the heading path that holds for all of them."""
+    """Neighbouring sections ``[first, last]`` cut together, with the path that holds for all."""
 
+    first: int
+    last: int
     start: int
     end: int
     path: tuple[str, ...]
@@ -41,16 +43,25 @@ class _Group:
 
     def joined(self, section: _Group) -> _Group:
         path = section.path if self.bare else _common(self.path, section.path)
-        return _Group(self.start, section.end, path, section.tiny, section.bare)
+        return _Group(
+            self.first, section.last, self.start, section.end, path, section.tiny, section.bare
+        )
 
 
-def chunk(document: ReadDocument, *, target_chars: int, overlap_chars: int) -> list[Passage]:
+def chunk(
+    document: ReadDocument,
+    *,
+    target_chars: int,
+    overlap_chars: int,
+    strategy: ChunkStrategy = "auto",
+) -> list[Passage]:
     """Return the passages of ``document`` in order; none when it holds only white space.
 
-    A passage holds at most ``2 * target_chars`` characters. Neighbours within one section repeat
-    up to ``overlap_chars`` characters, in whole sentences. ``page`` is the page on which the
-    passage starts, ``heading`` the path of headings above it, joined by `` > ``.
-    Raises ``InvalidInput`` for a target below 1 or an overlap not below the target.
+    A passage holds at most ``2 * target_chars`` characters, or is a whole record. Neighbours within
+    one section repeat up to ``overlap_chars`` characters, in whole sentences. ``page`` is the page
+    on which the passage starts, ``heading`` the path of headings above it, joined by `` > ``,
+    ``parent`` what is read around it. Raises ``InvalidInput`` for a target below 1 or an overlap
+    not below the target.
     """
     if target_chars < 1 or not 0 <= overlap_chars < target_chars:
         raise InvalidInput(
@@ -58,62 +69,62 @@ def chunk(document: ReadDocument, *, target_chars: int, overlap_chars: int) -> l
             hint="Choose a target of at least 1 and an overlap from 0 to below the target.",
             param="overlap_chars",
         )
-    cut = _Cutter(document.text, target=target_chars, overlap=overlap_chars)
-    passages: list[Passage] = []
-    starts = [page.start for page in document.pages]
-    for path, start, end in cut.ranges():
-        passages.append(
-            Passage(
-                text=document.text[start:end],
-                start=start,
-                end=end,
-                page=_page_at(document.pages, starts, start),
-                heading=" > ".join(path),
-            )
-        )
-    return passages
-
-
-def _page_at(pages: Sequence[Page], starts: Sequence[int], offset: int) -> int | None:
-    if not pages:
-        return None
-    return pages[max(0, bisect_right(starts, offset) - 1)].number
+    how = plan(document, strategy, target=target_chars)
+    cut = _Cutter(document, how, target=target_chars, overlap=overlap_chars)
+    return list(cut.passages())
 
 
 class _Cutter:
-    """One document being cut: its text and the two lengths."""
+    """One document being cut as planned."""
 
-    def __init__(self, text: str, *, target: int, overlap: int) -> None:
-        self._text = text
+    def __init__(self, document: ReadDocument, how: Plan, *, target: int, overlap: int) -> None:
+        self._document = document
+        self._plan = how
         self._target = target
-        self._overlap = overlap
+        self._packer = Packer(document.text, target=target, overlap=overlap, joint=how.joint)
+        self._starts = [page.start for page in document.pages]
 
-    def ranges(self) -> Iterator[tuple[tuple[str, ...], int, int]]:
-        """Yield heading path and character range of every passage."""
-        sentences = split_sentences(self._text)
-        if not sentences:
-            return
-        parts = sections(self._text)
-        first, last = sentences[0][0], sentences[-1][1]
-        if last - first <= _WHOLE * self._target and len(parts) == 1:
-            yield parts[0].path, first, last
-            return
+    def passages(self) -> Iterator[Passage]:
+        sentences = _parted(self._document.text, self._plan.parts)
         at = 0
-        for group in self._groups(parts):
+        for group in self._groups(self._plan.parts):
             upto = at
             while upto < len(sentences) and sentences[upto][0] < group.end:
                 upto += 1
-            for start, end in self._pack(sentences[at:upto]):
-                yield group.path, start, end
+            spans = self._packer.pack(sentences[at:upto], whole=self._plan.whole)
+            parent = self._parent(group)
+            for span in spans:
+                yield self._passage(span, self._path(group, span, len(spans)), parent)
             at = upto
+
+    def _passage(self, span: Span, path: Sequence[str], parent: Span) -> Passage:
+        start, end = span
+        pages: Sequence[Page] = self._document.pages
+        page = pages[max(0, bisect_right(self._starts, start) - 1)].number if pages else None
+        return Passage(
+            text=self._document.text[start:end],
+            start=start,
+            end=end,
+            page=page,
+            heading=" > ".join(path),
+            parent=parent,
+        )
+
+    def _path(self, group: _Group, span: Span, passages: int) -> tuple[str, ...]:
+        path = (*self._plan.root, *group.path)
+        label = self._plan.label
+        if label is None or passages == 1 or group.first != group.last:
+            return path
+        clause = label(group.start, group.end, span[0])
+        return (*path, clause) if clause else path
 
     def _groups(self, parts: Sequence[Section]) -> Iterator[_Group]:
         """Join a bare heading to the section below it, and tiny neighbours to each other."""
         tiny = min(_TINY, self._target)
         held: _Group | None = None
-        for part in parts:
-            group = _Group(part.start, part.end, part.path, len(part) < tiny, part.bare)
-            if held is not None and held.takes(group, target=self._target):
+        for at, part in enumerate(parts):
+            group = _Group(at, at, part.start, part.end, part.path, len(part) < tiny, part.bare)
+            if held is not None and self._together(held, group):
                 held = held.joined(group)
                 continue
             if held is not None:
@@ -122,81 +133,54 @@ class _Cutter:
         if held is not None:
             yield held
 
-    def _pack(self, sentences: Sequence[Span]) -> list[Span]:
-        """Fill passages with whole sentences up to the target, breaking at blank lines if it can."""
-        packed: list[Span] = []
-        held: list[Span] = []
-        for sentence in self._fitting(sentences):
-            while held and sentence[1] - held[0][0] > self._target:
-                keep = self._break(held, after=packed[-1][1] if packed else 0)
-                packed.append((held[0][0], held[keep - 1][1]))
-                held = held[keep:] or self._repeated(held, sentence)
-            held.append(sentence)
-        if held:
-            self._finish(packed, (held[0][0], held[-1][1]))
-        return packed
+    def _together(self, held: _Group, coming: _Group) -> bool:
+        joins = self._plan.joins
+        if not held.bare and not joins(self._plan.parts[held.last].path, coming.path):
+            return False
+        return held.takes(coming, target=self._target)
 
-    def _break(self, held: Sequence[Span], *, after: int) -> int:
-        """Return how many sentences to keep: up to the last blank line past half the target.
-
-        A passage must reach past ``after``, where the one before it ended.
-        """
-        for i in range(len(held) - 1, 0, -1):
-            end = held[i - 1][1]
-            if end - held[0][0] < self._target // 2 or end <= after:
+    def _parent(self, group: _Group) -> Span:
+        """Return the section to read around a group's passages: its own, or a small one above."""
+        first, last = group.first, group.last
+        depth = len(group.path) if self._plan.climbs else 0
+        for level in range(depth, 0, -1):
+            wider = self._run(first, last, group.path[:level])
+            if wider is None:
                 break
-            if "\n\n" in self._text[held[i - 1][1] : held[i][0]]:
-                return i
-        return len(held)
+            first, last = wider
+        return self._plan.parts[first].start, self._plan.parts[last].end
 
-    def _repeated(self, held: Sequence[Span], coming: Span) -> list[Span]:
-        """Return the closing sentences of a full passage that the next one repeats."""
-        end = held[-1][1]
-        repeated: list[Span] = []
-        for sentence in reversed(held[1:]):
-            if end - sentence[0] > self._overlap or coming[1] - sentence[0] > self._target:
-                break
-            repeated.insert(0, sentence)
-        return repeated
+    def _run(self, first: int, last: int, path: tuple[str, ...]) -> tuple[int, int] | None:
+        """Widen ``[first, last]`` to all neighbours under ``path``; ``None`` where that is too much."""
+        parts = self._plan.parts
+        floor, ceiling = first, last
+        while floor > 0 and parts[floor - 1].path[: len(path)] == path:
+            floor -= 1
+            if parts[last].end - parts[floor].start > PARENT:
+                return None
+        while ceiling + 1 < len(parts) and parts[ceiling + 1].path[: len(path)] == path:
+            ceiling += 1
+            if parts[ceiling].end - parts[floor].start > PARENT:
+                return None
+        return floor, ceiling
 
-    def _finish(self, packed: list[Span], last: Span) -> None:
-        """Add the last passage; a short one goes to its neighbour where there is room."""
-        if packed and last[1] - last[0] < self._target // 4:
-            start = packed[-1][0]
-            if last[1] - start <= _WHOLE * self._target:
-                packed[-1] = (start, last[1])
-                return
-        packed.append(last)
 
-    def _fitting(self, sentences: Sequence[Span]) -> Iterator[Span]:
-        """Yield sentences, those above twice the target cut at line breaks or spaces."""
-        for start, end in sentences:
-            if end - start <= 2 * self._target:
-                yield start, end
-            else:
-                yield from self._cut(start, end)
-
-    def _cut(self, start: int, end: int) -> Iterator[Span]:
-        while end - start > self._target:
-            stop = self._cut_at(start)
-            yield start, len(self._text[start:stop].rstrip()) + start
-            start = stop
-            while self._text[start].isspace():
+def _parted(text: str, parts: Sequence[Section]) -> list[Span]:
+    """Return the sentences of ``text``, none of which reaches from one section into the next."""
+    found: list[Span] = []
+    at = 0
+    for start, end in split_sentences(text):
+        while at < len(parts) and parts[at].start <= start:
+            at += 1
+        while at < len(parts) and parts[at].start < end:
+            stop = len(text[start : parts[at].start].rstrip()) + start
+            found.append((start, stop))
+            start = parts[at].start
+            while text[start].isspace():
                 start += 1
-        yield start, end
-
-    def _cut_at(self, start: int) -> int:
-        limit = start + self._target
-        floor = start + max(1, self._target // 2)
-        newline = self._text.rfind("\n", floor, limit)
-        if newline > 0:
-            return newline
-        for i in range(limit - 1, floor, -1):
-            if self._text[i].isspace():
-                return i
-        while limit > floor and unicodedata.combining(self._text[limit]):
-            limit -= 1
-        return limit
+            at += 1
+        found.append((start, end))
+    return found
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:

@@ -146,7 +146,7 @@ class AnswerVerifier:
         self.result.citations.append(
             Citation(
                 document=hit.document,
-                page=hit.page,
+                page=hit.page_at(start),
                 start=start,
                 end=end,
                 quote=hit.text[candidate.start : candidate.end],

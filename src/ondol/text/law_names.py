@@ -14,8 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ondol.core.errors import InvalidInput, NotFound
-from ondol.text.normalise import normalise
+from ondol.core.errors import InvalidInput
+from ondol.text.user_file import read_user_file
+from ondol.text.widths import folded
 
 _HINT = 'write lines such as "근로기준법" = ["근기법", "근기"]'
 
@@ -23,14 +24,21 @@ _HINT = 'write lines such as "근로기준법" = ["근기법", "근기"]'
 def squeezed(name: str) -> str:
     """Return the letters and digits of ``name``: ``일ㆍ가정 양립`` becomes ``일가정양립``."""
     # The middle dot of statutes, U+318D, is a letter to Unicode.
-    return "".join(char for char in normalise(name) if char.isalnum() and char != "ㆍ")
+    return "".join(char for char in folded(name) if char.isalnum() and char != "ㆍ")
+
+
+@cache
+def full_names() -> Mapping[str, tuple[str, ...]]:
+    """Return full name → short names, as they are written, of the laws that come with the package."""
+    text = (resources.files("ondol.text") / "law_names.toml").read_text("utf-8")
+    found = tomllib.loads(text)
+    return MappingProxyType({full: tuple(shorts) for full, shorts in found.items()})
 
 
 @cache
 def law_names() -> Mapping[str, str]:
-    """Return short name → full name of the laws that come with the package."""
-    text = (resources.files("ondol.text") / "law_names.toml").read_text("utf-8")
-    return MappingProxyType(_pairs(tomllib.loads(text), "law_names.toml"))
+    """Return squeezed short name → full name of the laws that come with the package."""
+    return MappingProxyType(_pairs({k: list(v) for k, v in full_names().items()}, "law_names.toml"))
 
 
 def read_law_names(path: Path) -> dict[str, str]:
@@ -39,13 +47,7 @@ def read_law_names(path: Path) -> dict[str, str]:
     Raises ``NotFound`` where there is no such file and ``InvalidInput`` for one of another form.
     """
     try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        raise NotFound(f"{path} does not exist", hint="check the path", param=str(path)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} cannot be read: {error}", hint=_HINT) from None
-    try:
-        found = tomllib.loads(text)
+        found = tomllib.loads(read_user_file(path, hint=_HINT))
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"{path} is not valid TOML: {error}", hint=_HINT) from None
     return _pairs(found, str(path))

@@ -15,16 +15,20 @@ from typing import Literal
 
 from ondol.text.language import has_hangul
 from ondol.text.law_names import law_names, squeezed
-from ondol.text.normalise import normalise
-from ondol.text.terms import Term, find_terms
+from ondol.text.terms import CASE_MARKS, Term, find_terms
+from ondol.text.widths import folded
 
 MAX_CHARS = 4_000
 MAX_REFERENCES = 16
 
 _CASE = re.compile(r"(\d{4}|\d\d)([가-힣]{1,3})(\d{1,7})")
 _MORE = re.compile(r"\s?[,·]\s?(\d{2,7})(?![\d가-힣A-Za-z.])")
-# One digit between blanks is too little for a keyword; for a look-up that finds nothing it is not.
-_SPACED = re.compile(r"(?<!\d)((?:19|20)\d\d)\s([가-힣]{1,3})\s(\d)(?!\d)")
+# Too little for a keyword (one digit between blanks, a year of two digits apart from its mark); a
+# look-up that finds nothing harms nothing.
+_SPACED = re.compile(
+    rf"(?<![\d.,])((?:19|20)?\d\d)(?=\s|[가-힣]{{1,3}}\s)\s{{0,2}}({CASE_MARKS})\s{{0,2}}(\d{{1,7}})"
+    r"(?![\d.,]?\d)"
+)
 _ARTICLE = re.compile(r"제\d{1,5}조(?:의\d{1,3})?")
 _CLAUSE = re.compile(r"제(\d{1,2})항")
 _BEFORE = 80  # characters before an article in which its law's name is looked for
@@ -32,6 +36,11 @@ _WORD = r"[0-9A-Za-z가-힣·ㆍ]+"
 _NAME = re.compile(
     rf"({_WORD}(?:[ \t]{{1,2}}{_WORD})*)[ \t]*[「」｢｣『』《》〈〉'\"’”`\[\](（§]*[ \t]*$"
 )
+_BEHIND = re.compile(
+    rf"[ \t]*(?:제\s?\d{{1,4}}\s?[항호목][ \t]*){{0,3}}[,(（「『《\[]?[ \t]*({_WORD}(?:[ \t]{{1,2}}{_WORD}){{0,11}})"
+)
+_LAWFUL = re.compile(r"(?:법|법률|령|규칙|규정|조례|준칙|약관|헌법|규약|지침|고시)$")
+_NUMBERED = re.compile(r"[ \t]*(?:제\s?)?\d")
 _PARTICLE = re.compile(r"(?:상|의|에서|에|중)$")
 _JOINING = frozenset(
     [
@@ -64,11 +73,11 @@ def references_of(text: str, *, names: Mapping[str, str] | None = None) -> tuple
     """Return the references in the first 4,000 characters of ``text``, in order, at most 16.
 
     ``names`` maps squeezed short names of laws to full ones, ``law_names()`` by default. Offsets
-    are into ``normalise(text)``. ``민법 제130조, 제133조`` names two articles of one law.
+    are into ``folded(text)``. ``민법 제130조, 제133조`` names two articles of one law.
     """
     if not has_hangul(text):
         return ()
-    reader = _Reader(normalise(text)[:MAX_CHARS], law_names() if names is None else names)
+    reader = _Reader(folded(text)[:MAX_CHARS], law_names() if names is None else names)
     return tuple(reader.read())[:MAX_REFERENCES]
 
 
@@ -107,6 +116,8 @@ class _Reader:
             elif word.isdecimal() and (law := self._law_at(term)):
                 found.append(self._numbered(term, law, word))
         for case in _SPACED.finditer(self._text):
+            if any(one.start < case.end() and case.start() < one.end for one in found):
+                continue
             found.append(Reference(case.start(), case.end(), "case", (case_key(*case.groups()),)))
         return sorted(found, key=lambda one: one.start)
 
@@ -125,10 +136,29 @@ class _Reader:
         self._floor = term.end
         if laws is not None:
             self._laws = laws
+        elif not self._laws:
+            self._laws = self._behind(term.end)
         keys = tuple(article_key(law, word) for law in self._laws)
         if not keys:
             return Reference(term.start, term.end, "article", (article_key("", word),), named=False)
         return Reference(start, term.end, "article", keys)
+
+    def _behind(self, position: int) -> tuple[str, ...]:
+        """Return the law named after an article that nothing is named before: ``제750조 민법``."""
+        match = _BEHIND.match(self._text, position)
+        if match is None:
+            return ()
+        found: list[str] = []
+        for word in re.finditer(r"\S+", match[1]):
+            end = match.start(1) + word.end()
+            name = _PARTICLE.sub("", squeezed(self._text[match.start(1) : end]))
+            if name in _JOINING:
+                break
+            # A law that a number follows is the law of the next article.
+            lawful = name in self._known or _LAWFUL.search(name)
+            if lawful and not _NUMBERED.match(self._text, end):
+                found += [name, self._names.get(name, name)]
+        return tuple(dict.fromkeys(reversed(found)))
 
     def _clause(self, term: Term, clause: int, found: list[Reference]) -> None:
         """Take ``제1항`` right behind an article to that article."""

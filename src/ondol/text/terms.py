@@ -1,7 +1,7 @@
 """Terms that stay whole as keywords: case numbers, articles, dates, amounts, foreign words.
 
 One spelling for each: ``제 60 조`` and ``60조`` become ``제60조``; ``2019 다 12345`` becomes
-``2019다12345``; ``13,500원`` becomes ``13500원`` and ``13500``. Every keyword consists of letters
+``2019다12345``; ``13,500원`` and ``1만 3500원`` become ``13500원`` and ``13500``. Every keyword consists of letters
 and digits only, so that SQLite's ``unicode61`` tokenizer keeps it as one token.
 """
 
@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ondol.text.amounts import PATTERN as AMOUNT
+from ondol.text.amounts import won
 from ondol.text.english import STOP_WORDS, stem
 
 # Case marks of Korean courts (사건별 부호문자), civil, criminal, administrative, constitutional.
@@ -21,7 +23,8 @@ _CASE_MARKS = (
     "허 후 흐 하합 하단 하면 회합 회단 개회 개확 간합 간단 헌가 헌나 헌다 헌라 헌마 헌바 헌사 헌아 푸 버 "
     "다카 재다카 재마 재므 재스 재그 재노 재도 재고합 재고단 "
 )
-_CASE = "|".join(sorted(set(_CASE_MARKS.split()), key=lambda mark: (-len(mark), mark)))
+CASE_MARKS = "|".join(sorted(set(_CASE_MARKS.split()), key=lambda mark: (-len(mark), mark)))
+"""The marks of courts as a regular expression, the longest first."""
 _COUNTERS = "가지|개|명|인|회|차|년|월|일|배|분|번|항|호"
 _BARE = r"(?=\s|$|[의에은는이을를와과및,.·ㆍ()）「」?\]]|제|부터|까지|로|상|중)"
 _UNITS = (
@@ -33,7 +36,8 @@ _IDEOGRAPH = r"\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff
 
 _TERM = re.compile(
     rf"""
-    (?P<case>(?<!\d)(?:(?:19|20)?\d\d(?:{_CASE})\d{{1,7}}|(?:19|20)\d\d\s(?:{_CASE})\s?\d{{2,7}})(?!\d))
+    (?P<case>(?<!\d)(?:(?:19|20)?\d\d(?:{CASE_MARKS})\d{{1,7}}|(?:19|20)\d\d\s{{0,2}}(?:{CASE_MARKS})\s{{0,2}}\d{{2,7}})(?!\d))
+  | (?P<amount>{AMOUNT})
   | (?P<article>제\s?\d{{1,5}}\s?조(?:\s?의\s?\d{{1,3}}(?!\d|{_COUNTERS}))?
       |(?<![\d.,])\d{{1,4}}\s?조(?:\s?의\s?\d{{1,3}}(?!\d|{_COUNTERS})|{_BARE}(?!\s?\d*\s?[천백만억원])))
   | (?P<clause>제\s?\d{{1,4}}\s?[항호목편장절관](?:\s?의\s?\d{{1,3}}(?!\d|{_COUNTERS}))?
@@ -94,6 +98,11 @@ def _date(match: re.Match[str]) -> tuple[str, ...]:
     return (f"{year}{month:02}{day:02}", f"{year}년", f"{month}월", f"{day}일")
 
 
+def _amount(match: re.Match[str]) -> tuple[str, ...]:
+    sum_of_won = won(match[0])
+    return (f"{sum_of_won}원", f"{sum_of_won}")
+
+
 def _number(match: re.Match[str]) -> tuple[str, ...]:
     number = match["number"][:MAX_CHARS].replace(",", "").replace(".", "점")
     unit = match["unit"]
@@ -122,6 +131,7 @@ def _ideographs(match: re.Match[str]) -> tuple[str, ...]:
 
 _KEYWORDS: dict[str, Callable[[re.Match[str]], tuple[str, ...]]] = {
     "case": _joined,
+    "amount": _amount,
     "article": _ordinal,
     "clause": _ordinal,
     "date": _date,

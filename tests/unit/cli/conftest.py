@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import pytest
+from tests.korean_model import shared_analyzer
 
 from ondol.cli.invocation import Invocation
 from ondol.cli.main import main
@@ -33,7 +34,8 @@ class Run(Protocol):
 
 def fake_container(settings: Settings, parts: Parts) -> Container:
     """Fake models, and no Korean model loaded ahead of need."""
-    return Container.open(settings, parts=replace(parts, fake=True, keywords=False))
+    wanted = replace(parts, fake=True, keywords=False)
+    return Container.open(settings, parts=wanted, analyzer=shared_analyzer())
 
 
 @pytest.fixture

@@ -131,6 +131,39 @@ def test_optimise_prints_the_settings_to_use(run: Run, tmp_path: Path) -> None:
     assert few.code == 2
 
 
+def test_calibrate_keeps_what_it_learned_until_it_is_told_to_forget(
+    run: Run, tmp_path: Path
+) -> None:
+    records = tmp_path / "fruit.jsonl"
+    words = [f"fruit{chr(97 + n)}" for n in range(20)]
+    rows = [{"_id": word, "text": f"How to grow {word}s at home"} for word in words]
+    records.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    questions = tmp_path / "questions.jsonl"
+    asked = [{"question": f"grow {word}", "document": word} for word in words]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in asked), "utf-8")
+    assert run("ingest", str(records), "-c", "fruit").code == 0
+    arguments = ("eval", "calibrate", "--dataset", str(questions), "-c", "fruit")
+    wrong = ("--set", "retrieval.dense_weight=1.0")
+    tried = run(*arguments, *wrong, "--dry-run", "--json").data
+    assert tried["accepted"]
+    assert tried["held_back"]["questions"] == 10
+    assert run("collections", "show", "fruit", "--json").data["calibration"] == {}
+    told = run(*arguments, *wrong, "--rerank")
+    assert told.code == 0, told.err
+    assert "kept with fruit" in told.out
+    assert "reranking en" in told.out
+    kept = run("collections", "show", "fruit")
+    assert "fusion" in kept.out
+    assert "reranking en" in kept.out
+    history = run("eval", "history", "--json").data["evaluations"]
+    assert history[-1]["kind"] == "calibrate"
+    assert run("eval", "calibrate", "-c", "fruit", "--remove").code == 0
+    assert run("collections", "show", "fruit", "--json").data["calibration"] == {}
+    assert run("eval", "calibrate", "--remove").code == 2
+    assert run("eval", "calibrate", "-c", "fruit").code == 2
+    assert run("eval", "calibrate", "--dataset", str(questions)).code == 2
+
+
 def test_answers_over_a_folder_ingest_its_corpus(dataset: Path, run: Run) -> None:
     report = run("eval", "answers", "--dataset", str(dataset), "--limit", "1", "--json").data
     assert report["questions"] == 1

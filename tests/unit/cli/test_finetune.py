@@ -20,7 +20,7 @@ pytest.importorskip("torch", reason="the extra finetune is not installed")
 BASE = ("--set", "models.embedder=tiny", "--set", "models.form=onnx:fp32")
 QUICK = (
     "--epochs",
-    "30",
+    "12",
     "--batch",
     "8",
     "--rate",

@@ -21,15 +21,16 @@ from ondol.models.weights import read_weights
 from ondol.services.finetuning.material import Item
 
 torch = pytest.importorskip("torch", reason="the extra finetune is not installed")
-torch.set_num_threads(1)  # tiny products: a second thread only waits
 
-from ondol.models.finetuning.distillation import (
+from ondol.models.finetuning.distillation import (  # noqa: E402
     DistillationLesson,
     RankedList,
     weights_of,
 )
-from ondol.models.finetuning.network import TrainableEncoder
-from ondol.models.finetuning.reranker import Teacher, train_reranker
+from ondol.models.finetuning.network import TrainableEncoder  # noqa: E402
+from ondol.models.finetuning.reranker import Teacher, train_reranker  # noqa: E402
+
+torch.set_num_threads(1)  # tiny products: a second thread only waits
 
 RECIPE = Recipe(batch=6, epochs=25, rate=3e-3, negatives=3, threads=1, precision="fp32")
 ITEMS = [

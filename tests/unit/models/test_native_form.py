@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,7 @@ SHAPE = BertShape(
 )
 
 
+@cache
 def random_weights(shape: BertShape = SHAPE, *, seed: int = 3, packed: bool = False) -> BertWeights:
     """An encoder of ``shape`` with some channels far larger than the others, as real ones have."""
     made: dict[str, FloatArray] = {}
@@ -76,13 +79,22 @@ def random_items(count: int = 24, *, longest: int = 60, seed: int = 5) -> list[E
     return items
 
 
+@cache
+def packed_bytes(weights: BertWeights) -> bytes:
+    """Return the file of ``weights``; rounding takes most of a test's time and is done once."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "packed.bin"
+        write_packed(weights, random_items(seed=99), path)
+        return path.read_bytes()
+
+
 @contextmanager
 def encoder_of(
     weights: BertWeights, folder: Path, *, threads: int = 2, first: bool = False
 ) -> Iterator[NativeEncoder]:
     tokenizer = Tokenizer(WordLevel({"[PAD]": 0, "[UNK]": 1}, unk_token="[UNK]"))
     tokenizer.save(str(folder / "tokenizer.json"))
-    write_packed(weights, random_items(seed=99), folder / "packed.bin")
+    (folder / "packed.bin").write_bytes(packed_bytes(weights))
     packed = read_packed(folder / "packed.bin")
     encoder = NativeEncoder(
         packed.arrays,

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.korean_model import shared_analyzer
 
 from ondol.core.settings import Settings
 from ondol.services.container import Container, Parts
@@ -14,5 +15,6 @@ async def container(tmp_path: Path) -> AsyncIterator[Container]:
     settings = Settings.model_validate(
         {"home": tmp_path / "home", "answer": {"min_relevance": 0.0}}
     )
-    async with Container.open(settings, parts=Parts(fake=True)) as opened:
+    opening = Container.open(settings, parts=Parts(fake=True), analyzer=shared_analyzer())
+    async with opening as opened:
         yield opened

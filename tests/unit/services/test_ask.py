@@ -15,6 +15,7 @@ from ondol.engine.generation import GenerationEngine
 from ondol.services.ask import AnswerDone, AskService, SourcesEvent
 from ondol.services.chat import ChatService
 from ondol.services.container import Container
+from ondol.text.query_rewriting import Turn
 
 ROWS = [
     {
@@ -148,3 +149,25 @@ async def test_a_full_queue_refuses_before_anything_is_streamed(
     gate.set()
     answers = await asyncio.gather(running, waiting)
     assert [answer.answer.startswith("야근 식대") for answer in answers] == [True, True]
+
+
+async def test_a_follow_up_is_answered_as_it_was_meant(
+    container: Container, engines: list[GenerationEngine]
+) -> None:
+    await container.ingest.ingest_records("c", ROWS)
+    seen: list[GenerationRequest] = []
+
+    def script(request: GenerationRequest) -> list[str]:
+        seen.append(request)
+        return ["출장자는 제외합니다."]
+
+    engine = GenerationEngine(FakeGenerator(script=script), slots=1)
+    engines.append(engine)
+    service = service_on(container, engine)
+    history = [Turn("야근 식대는 얼마인가요?", "13,500원입니다.")]
+    answer = await service.ask("c", "그럼 출장자는?", history=history)
+    assert answer.understood == "야근 식대는 얼마인가요? 그럼 출장자는?"
+    assert "야근 식대는 얼마인가요?" in seen[-1].messages[-1].content
+    assert answer.citations[0].document == "meal"
+    alone = await service.ask("c", "연차 휴가는 1년에 며칠이나 쓸 수 있나요?", history=history)
+    assert alone.understood == "연차 휴가는 1년에 며칠이나 쓸 수 있나요?"

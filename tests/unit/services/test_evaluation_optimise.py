@@ -7,7 +7,8 @@ import pytest
 from ondol.core.errors import InvalidInput
 from ondol.services.container import Container
 from ondol.services.evaluation.datasets import Query
-from ondol.services.evaluation.optimise import Optimiser, halves
+from ondol.services.evaluation.halves import halves
+from ondol.services.evaluation.optimise import Optimiser
 from ondol.services.evaluation.retrieval import ask_all
 
 WORDS = [

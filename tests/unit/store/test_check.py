@@ -16,6 +16,9 @@ DAMAGE: dict[str, tuple[str, ...]] = {
     "chunk without document": ("UPDATE chunks SET document_id = 77 WHERE id = 1",),
     "document without text": ("DELETE FROM texts WHERE document_id = 1",),
     "chunk outside its text": ("UPDATE chunks SET stop = 10000 WHERE id = 1",),
+    "parent outside its text": (
+        "UPDATE chunks SET parent_start = start + 1, parent_stop = stop WHERE id = 1",
+    ),
     "vector of the wrong length": ("UPDATE chunks SET vector = x'00' WHERE id = 1",),
     "lexical index without collection": ("CREATE VIRTUAL TABLE lexical_77 USING fts5(body)",),
     "collection without lexical index": ("DROP TABLE vocabulary_1", "DROP TABLE lexical_1"),

@@ -6,37 +6,48 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ondol.core.chunking import STRATEGIES, ChunkStrategy
 from ondol.core.errors import InvalidInput
 from ondol.core.types import Page, Passage, ReadDocument
 from ondol.text.chunking import chunk
 
 PIECES = st.sampled_from(
     ["가나다라마바사", "했다. ", "이것은 문장이다. ", "\n", "\n\n", "# 큰 제목\n", "## 작은 제목\n", "제3장 휴가\n",
-     "제12조(연차휴가) ", "제13조(병가) ", "① ", "- ", "word ", "A sentence. ", "```\n", "x" * 90, " " * 30, "😀", "e\u0301"]
+     "제12조(연차휴가) ", "제13조(병가) ", "제14조(보칙) ", "① ", "\n1. ", "\n가. ", "【주 문】\n", "【이 유】 ", "\n이 유\n",
+     "[1] ", "- ", "word ", "A sentence. ", "```\n", "x" * 90, " " * 30, "😀", "e\u0301"]
 )  # fmt: skip
 
 
 def cut(
-    text: str, target: int = 400, overlap: int = 60, pages: tuple[Page, ...] = ()
+    text: str,
+    target: int = 400,
+    overlap: int = 60,
+    pages: tuple[Page, ...] = (),
+    strategy: ChunkStrategy = "auto",
 ) -> list[Passage]:
     document = ReadDocument("d", "", text, pages)
-    return chunk(document, target_chars=target, overlap_chars=overlap)
+    return chunk(document, target_chars=target, overlap_chars=overlap, strategy=strategy)
 
 
 @given(
     st.lists(PIECES, max_size=60).map("".join) | st.text(max_size=300),
     st.integers(1, 120),
     st.integers(0, 60),
+    st.sampled_from([one for one in STRATEGIES if one != "record"]),
 )
-@example("이것은 문장이다. 가나다라마바사가나다라마바사\n\n했다. 가나다라마바사", 24, 14)
-def test_passages_are_exact_bounded_and_cover_all_ink(text: str, target: int, overlap: int) -> None:
+@example("이것은 문장이다. 가나다라마바사가나다라마바사\n\n했다. 가나다라마바사", 24, 14, "heading")
+def test_passages_are_exact_bounded_and_cover_all_ink(
+    text: str, target: int, overlap: int, strategy: ChunkStrategy
+) -> None:
     overlap = min(overlap, target - 1)
-    passages = cut(text, target, overlap)
+    passages = cut(text, target, overlap, strategy=strategy)
     covered = [False] * len(text)
     for passage in passages:
         assert passage.text == text[passage.start : passage.end]
         assert passage.text.strip() == passage.text != ""
         assert len(passage.text) <= 2 * target
+        assert passage.parent is not None
+        assert passage.parent[0] <= passage.start < passage.end <= passage.parent[1] <= len(text)
         covered[passage.start : passage.end] = [True] * len(passage.text)
     assert all(seen or character.isspace() for seen, character in zip(covered, text, strict=True))
     assert [p.start for p in passages] == sorted({p.start for p in passages})

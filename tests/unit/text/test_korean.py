@@ -5,13 +5,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tests.korean_model import shared_analyzer
 
 from ondol.text.korean import KeywordAnalyzer
 
 
 @pytest.fixture(scope="module")
 def analyzer() -> KeywordAnalyzer:
-    return KeywordAnalyzer(threads=2)
+    return shared_analyzer()
 
 
 def test_particles_and_endings_go_and_compounds_are_added(analyzer: KeywordAnalyzer) -> None:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondol.text.normalise import normalise
 from ondol.text.references import MAX_REFERENCES, references_of
+from ondol.text.widths import folded
 
 
 def keys(text: str) -> list[str]:
@@ -96,6 +96,27 @@ def test_an_article_without_a_law_belongs_to_the_law_named_last() -> None:
     assert (bare.keys, bare.named) == (("ref제12조",), False)
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("제750조 민법", "ref민법제750조"),
+        ("제750조(민법)의 요건", "ref민법제750조"),
+        ("60조 근기법", "ref근로기준법제60조"),
+        ("제9조 약관의 규제에 관한 법률", "ref약관의규제에관한법률제9조"),
+        ("제3조 제1항 가족수당 지급규정", "ref가족수당지급규정제3조"),
+    ],
+)
+def test_the_law_may_stand_behind_the_article(text: str, key: str) -> None:
+    (reference,) = references_of(text)
+    assert reference.keys[0] == key
+    assert reference.named
+
+
+def test_the_law_behind_is_that_of_the_next_article_where_one_follows() -> None:
+    first, second = references_of("제3조, 민법 제4조")
+    assert (first.named, second.keys) == (False, ("ref민법제4조",))
+
+
 def test_a_clause_belongs_to_the_article_before_it() -> None:
     (reference,) = references_of("근로기준법 제60조 제2항의 취지")
     assert reference.clause == 2
@@ -114,7 +135,7 @@ def test_a_query_of_nothing_but_references_stays_bounded() -> None:
 
 @given(st.text(alphabet="민법제조항의 0123456789다,.()·「」년\n", max_size=80))
 def test_offsets_lie_in_the_text_and_keys_are_letters_and_digits(text: str) -> None:
-    stored = normalise(text)
+    stored = folded(text)
     for reference in references_of(text):
         assert 0 <= reference.start < reference.end <= len(stored)
         assert reference.keys

@@ -32,8 +32,11 @@ async def ask(
 ) -> Response:
     """Answer a question from the collection; every citation stands verbatim in a document."""
     limits.text(body.question, param="question")
+    if body.history:
+        limits.texts([turn.question for turn in body.history], param="history", empty=False)
     options: dict[str, Any] = {
-        **body.model_dump(exclude={"question", "stream"}),
+        **body.model_dump(exclude={"question", "stream", "history"}),
+        "history": [turn.turn() for turn in body.history],
         "timing": timing,
         "terms": terms,
     }

@@ -33,6 +33,7 @@ async def create_collection(body: CollectionBody, container: Open) -> Response:
         embedder=embedding.model,
         dimensions=embedding.dimensions,
         metadata=body.metadata,
+        chunking=container.ingest.chunking(body.chunking),
         exist_ok=body.exist_ok,
     )
     return json_response(_shape(made), status=201)

@@ -13,7 +13,6 @@ from starlette.responses import Response
 
 from ondol.core.errors import InvalidInput, NotFound
 from ondol.core.section import FormName
-from ondol.models.catalogue import entry
 from ondol.server.errors import json_response
 from ondol.server.lifecycle import RELOADABLE, Reloadable
 from ondol.server.loaded import loaded_models, unknown_model
@@ -111,7 +110,7 @@ async def get_model(model: str, container: Open) -> Response:
         if loaded.id == model:
             return json_response({**loaded.as_json(), **_running(container, loaded.role)})
     try:
-        known = entry(model)
+        known = container.library.entry(model)
     except NotFound:
         raise unknown_model(container, model) from None
     return json_response(

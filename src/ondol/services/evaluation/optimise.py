@@ -7,23 +7,19 @@ than what is set. Runs the very service that answers, under other settings.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ondol.core.errors import InvalidInput
 from ondol.core.setting_sections import RetrievalSettings
-from ondol.services.evaluation.bootstrap import SEED, Difference
+from ondol.services.evaluation.bootstrap import Difference
 from ondol.services.evaluation.datasets import Query
+from ondol.services.evaluation.halves import halves
 from ondol.services.evaluation.retrieval import RetrievalScores, ask_all
 from ondol.services.evaluation.scores import differences, mean
 from ondol.services.retrieval import RetrievalService
 
-FEWEST = 8
-"""Questions below which a half says nothing."""
-
-KEYS = ("mode", "fusion", "dense_weight", "candidates", "rerank")
+KEYS = ("mode", "fusion", "dense_weight", "calibration", "candidates", "rerank")
 _WEIGHTS: dict[Literal["scores", "ranks"], tuple[float, ...]] = {
     "scores": (0.3, 0.4, 0.5, 0.6, 0.7),
     "ranks": (0.3, 0.5, 0.7),
@@ -156,8 +152,10 @@ class Optimiser:
         if not self._dense:
             return []
         alone = [best.model_copy(update={"mode": mode}) for mode in ("lexical", "dense")]
+        # What was measured for the collection would go before the weight that is tried.
+        tried = {"mode": "hybrid", "calibration": "off"}
         return alone + [
-            best.model_copy(update={"mode": "hybrid", "fusion": fusion, "dense_weight": weight})
+            best.model_copy(update={**tried, "fusion": fusion, "dense_weight": weight})
             for fusion, weights in _WEIGHTS.items()
             for weight in weights
         ]
@@ -209,16 +207,3 @@ class Optimiser:
             chunks=CHUNKS,
             querying=count,
         )
-
-
-def halves(queries: Sequence[Query], *, seed: int = SEED) -> tuple[list[Query], list[Query]]:
-    """Return the half that chooses and the half that decides, drawn by ``seed``."""
-    if len(queries) < 2 * FEWEST:
-        raise InvalidInput(
-            f"{len(queries)} questions with a known document; at least {2 * FEWEST} are needed",
-            hint="add questions, each with the document that answers it",
-            param="dataset",
-        )
-    drawn = list(queries)
-    random.Random(seed).shuffle(drawn)
-    return drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]

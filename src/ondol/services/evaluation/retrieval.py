@@ -129,7 +129,9 @@ class RetrievalEvaluator:
     ) -> RetrievalEvaluation:
         """Ingest ``dataset`` and score its queries; ``querying`` hears (done, total)."""
         collection = collection_of(dataset)
-        report = await self._ingest.ingest_paths(collection, [dataset.corpus], progress=ingesting)
+        report = await self._ingest.ingest_paths(
+            collection, [dataset.corpus], recut=True, progress=ingesting
+        )
         total = len(dataset.queries) * len(modes)
         scores: dict[str, RetrievalScores] = {}
         for at, mode in enumerate(modes):

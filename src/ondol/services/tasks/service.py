@@ -200,10 +200,26 @@ def _sample(input: Mapping[str, Any]) -> str:
     return " ".join(texts)[:6_000]
 
 
+def _nothing(schema: Mapping[str, Any]) -> Any:
+    """Return what stands for "none found" under ``schema``: no rows, or null where that is allowed."""
+    kind = schema.get("type")
+    if kind == "array":
+        return []
+    return None if isinstance(kind, list) and "null" in kind else _MISSING
+
+
+_MISSING = object()
+
+
 def _finished(run: Run) -> TaskResult:
     """Return the run as a result; what the schema does not name stays inside."""
     properties: Mapping[str, Any] = run.task.output.get("properties", {})
-    result = {key: run.result[key] for key in properties if key in run.result}
+    nothing = {key: _nothing(inner) for key, inner in properties.items()}
+    result = {
+        key: run.result.get(key, nothing[key])
+        for key in properties
+        if key in run.result or nothing[key] is not _MISSING
+    }
     wrong = next(misfits(result, run.task.output), None)
     if wrong is not None:
         raise BackendError(

@@ -53,7 +53,7 @@ _segment_type = _direct(raw.FPDFPathSegment_GetType, c_int, c_void_p)
 class Word(NamedTuple):
     """A run of characters without spaces: indices into the page's text, and its box.
 
-    A tuple, as is ``Rule``: pages hold thousands, and a frozen dataclass takes four times as long.
+    A tuple, as is ``Rule``: pages hold thousands, and a frozen dataclass takes 1.7 times as long.
     """
 
     start: int

@@ -187,6 +187,7 @@ async def test_another_process_may_cancel_what_runs_here(tmp_path: Path) -> None
     async with staged(tmp_path, work=work) as stage:
         job = await stage.submit("a")
         await stage.until(lambda: work.running == 1)
+        await stage.rests()  # what keeps the lease waits on the clock now
         stage.store.cancel(job, now=stage.clock.wall())
         stage.timers.advance(SETTINGS.lease_seconds / 2)
         await stage.until(lambda: work.running == 0)

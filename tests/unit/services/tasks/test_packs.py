@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.unit.services.tasks.stage import filling, tasks_on
 
 from ondol.core.errors import InvalidInput
+from ondol.services.container import Container
 from ondol.services.tasks.pack_file import check_pack, read_pack
 from ondol.services.tasks.shelf import PackShelf, shipped_folder
 
@@ -123,3 +125,21 @@ def test_a_broken_pack_keeps_the_shelf_from_opening(pack: Path, tmp_path: Path) 
     (pack / "pack.toml").write_text("", "utf-8")
     with pytest.raises(InvalidInput):
         PackShelf.open(tmp_path / "home", [str(pack)])
+
+
+def test_the_worked_example_is_sound_and_the_guide_shows_it(root: Path) -> None:
+    folder = root / "examples/packs/helpdesk"
+    assert check_pack(folder) == []
+    guide = (root / "docs/guides/packs.md").read_text("utf-8")
+    for file in ("pack.toml", "schemas/triage.answer.json", "prompts/triage.en.txt"):
+        assert (folder / file).read_text("utf-8").strip() in guide
+
+
+async def test_the_worked_example_runs(container: Container, root: Path) -> None:
+    text = "The invoice is wrong. Please send it again."
+    folders = (str(root / "examples/packs"),)
+    async with tasks_on(container, lambda r: filling(r, "send it again"), folders=folders) as on:
+        found = await on[0].run("helpdesk.triage", {"text": text})
+    [row] = found.result["requests"]
+    [place, *_] = row["evidence"]
+    assert text[place["start"] : place["end"]] == place["quote"]

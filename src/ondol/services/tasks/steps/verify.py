@@ -87,8 +87,10 @@ class Verify:
                 if found:
                     kept.append({**row, "evidence": [one.evidence.told() for one in found]})
             dropped += len(rows) - len(kept)
-            single = isinstance(value, Mapping)
-            checked[key] = next(iter(kept), None) if single else kept
+            if isinstance(value, list):
+                checked[key] = kept
+            elif value is not None:
+                checked[key] = next(iter(kept), None)
         return replace(run.adding(**checked), dropped=run.dropped + dropped)
 
     async def _vectors(self, rows: Sequence[Mapping[str, Any]]) -> FloatMatrix | None:

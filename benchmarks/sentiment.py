@@ -1,0 +1,136 @@
+"""Sentiment from vectors that are there already: how good, on groups never seen, and how fast.
+
+Each set is split by restaurant or film: one fifth (by a hash of its id) is only ever tested. Beside it,
+as the baseline of the same run, a logistic regression on the vectors alone. ``--ship`` trains the
+classifiers that come with the pack ``reviews`` on data whose licences allow it.
+
+    python benchmarks/sentiment.py --home DIR [--ship]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import ROOT, data_set, report, table
+
+from ondol.core.settings import load_settings
+from ondol.core.types import FloatMatrix
+from ondol.services.container import Container, Parts
+from ondol.services.tasks.classifier_fit import Examples, FitOptions, fit, fold_of
+from ondol.services.tasks.training import scores_of
+
+SETS = {
+    "ko_reviews_nsmc": "movie_id",
+    "ko_reviews_yogiyo": "restaurant_id",
+    "en_reviews_zomato": "restaurant_id",
+}
+LABELS = ("positive", "negative")
+TESTED = 4
+VECTORS_ALONE = FitOptions(gram_gain=1e-6, telling=0.0)
+PACK = ROOT / "src/ondol/packs/reviews/classifiers"
+
+
+def rows_of(name: str, file: str = "reviews.jsonl") -> list[dict[str, Any]]:
+    """Return the rows of a shared set."""
+    lines = (data_set(name) / file).read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+async def embedded(container: Container, texts: list[str]) -> FloatMatrix:
+    """Return the texts' vectors as they would be stored."""
+    found = []
+    for start in range(0, len(texts), 256):
+        part = texts[start : start + 256]
+        result = await container.embedding.embed(part, role="document", truncate=True, lane="batch")
+        found.append(result.vectors)
+    return np.concatenate(found)
+
+
+async def examples_of(container: Container, name: str) -> Examples:
+    """Return the clearly positive and negative reviews of a set."""
+    rows = [row for row in rows_of(name) if row["label"] in LABELS]
+    texts = [row["text"] for row in rows]
+    return Examples(
+        texts=texts,
+        vectors=await embedded(container, texts),
+        labels=[row["label"] for row in rows],
+        groups=[row[SETS[name]] for row in rows],
+    )
+
+
+def measured(examples: Examples, embedder: str) -> dict[str, float]:
+    """Train on four fifths of the groups, test on the fifth; vectors alone beside it."""
+    held = np.array([fold_of(group) == TESTED for group in examples.groups], dtype=bool)
+    seen, unseen = examples.chosen(~held), examples.chosen(held)
+    plain = fit(seen, labels=LABELS, embedder=embedder, options=VECTORS_ALONE)
+    ours = fit(seen, labels=LABELS, embedder=embedder)
+    texts = list(unseen.texts) * 4
+    vectors = np.concatenate([unseen.vectors] * 4)
+    ours.predict(texts, vectors)
+    started = time.perf_counter()
+    chances = ours.predict(texts, vectors)
+    speed = len(texts) / (time.perf_counter() - started)
+    sure = float(chances.max(axis=1).mean())
+    accuracy, macro = scores_of(ours, unseen)
+    return {
+        "test": len(unseen.texts),
+        "vectors_alone_accuracy": scores_of(plain, unseen)[0],
+        "vectors_alone_macro_f1": scores_of(plain, unseen)[1],
+        "accuracy": accuracy,
+        "macro_f1": macro,
+        "mean_confidence": sure,
+        "per_second": speed,
+    }
+
+
+async def ship(container: Container) -> None:
+    """Train the pack's classifiers: NSMC (CC0), and restaurant sentences (CC BY) with MAMS (Apache)."""
+    korean = await examples_of(container, "ko_reviews_nsmc")
+    model = container.embedding.model
+    about = "Naver sentiment movie corpus (e9t/nsmc), CC0 1.0"
+    fit(korean, labels=LABELS, embedder=model, about=about).save(PACK / "sentiment.ko.npz")
+    pairs = [(row["text"], LABELS[1 - row["label"]]) for row in rows_of("en_sentences_restaurant")]
+    for row in rows_of("en_absa_mams", "acsa.jsonl"):
+        said = {aspect["polarity"] for aspect in row["aspects"]} - {"neutral"}
+        if len(said) == 1:
+            pairs.append((row["text"], said.pop()))
+    texts = [text for text, _ in pairs]
+    english = Examples(
+        texts=texts,
+        vectors=await embedded(container, texts),
+        labels=[label for _, label in pairs],
+        groups=texts,
+    )
+    about = (
+        "Sentiment Labelled Sentences (Kotzias et al. 2015, CC BY 4.0), Yelp part; "
+        "MAMS-for-ABSA (Jiang et al. 2019, Apache-2.0)"
+    )
+    fit(english, labels=LABELS, embedder=model, about=about).save(PACK / "sentiment.en.npz")
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--ship", action="store_true")
+    options = parser.parse_args()
+    settings = load_settings(flags={"home": options.home})
+    parts = Parts(generator=False, reranker=False, keywords=False)
+    async with Container.open(settings, parts=parts) as container:
+        if options.ship:
+            await ship(container)
+            return
+        model = container.embedding.model
+        found = {name: measured(await examples_of(container, name), model) for name in SETS}
+    head = ("set", *next(iter(found.values())))
+    table(head, [(name, *(f"{v:.3f}" for v in row.values())) for name, row in found.items()])
+    report({"sets": found, "embedder": model}, settings={"tested_fold": TESTED})
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
