@@ -18,6 +18,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _STATM = Path("/proc/self/statm")
+_settled = threading.Event()
 
 
 def resident_bytes() -> int | None:
@@ -33,10 +34,10 @@ def trim() -> None:
 
     Looks at what ``settle`` set aside too, and sets aside again what is left of it.
     """
-    settled = gc.get_freeze_count() > 0
-    gc.unfreeze()
+    if _settled.is_set():
+        gc.unfreeze()
     gc.collect()
-    if settled:
+    if _settled.is_set():
         gc.freeze()
     try:
         malloc_trim = ctypes.CDLL(None).malloc_trim
@@ -50,6 +51,7 @@ def settle() -> None:
 
     A full look at a loaded server takes 65 ms, in which it answers no one.
     """
+    _settled.set()
     gc.collect()
     gc.freeze()
 

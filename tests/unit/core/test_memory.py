@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Iterator
 
 import pytest
 
+from ondol.core import memory
 from ondol.core.memory import settle, trim
 
 
@@ -19,9 +21,9 @@ class Knot:
 
 
 @pytest.fixture(autouse=True)
-def thawed() -> Iterator[None]:
+def unsettled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(memory, "_settled", threading.Event())
     yield
-    gc.unfreeze()
 
 
 def test_what_has_settled_is_looked_at_no_more() -> None:
@@ -44,7 +46,8 @@ def test_a_trim_frees_what_had_settled_and_is_needed_no_more() -> None:
     assert kept.itself is kept
 
 
-def test_a_trim_alone_spares_nothing() -> None:
-    gc.unfreeze()
+def test_a_trim_leaves_alone_what_others_have_frozen() -> None:
+    gc.freeze()
+    frozen = gc.get_freeze_count()
     trim()
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() == frozen
