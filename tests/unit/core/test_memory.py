@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
 
 import pytest
 
@@ -21,9 +20,8 @@ class Knot:
 
 
 @pytest.fixture(autouse=True)
-def unsettled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_settled", threading.Event())
-    yield
 
 
 def test_what_has_settled_is_looked_at_no_more() -> None:
