@@ -7,6 +7,7 @@ one of that name and language in this home.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 
 from ondol.core.errors import InvalidInput
 from ondol.services.tasks.classifier import Classifier
-from ondol.services.tasks.classifier_fit import Examples, fit, fold_of
+from ondol.services.tasks.classifier_fit import Examples, FitOptions, fit, fold_of
 from ondol.services.tasks.declaration import Task
 from ondol.services.tasks.steps.classify import ClassifyParameters
 from ondol.services.tasks.workbench import Workbench
@@ -63,7 +64,14 @@ async def train(
     model = bench.services.embedding.model
     held = np.array([fold_of(group) == _HELD for group in examples.groups], dtype=bool)
     judged = await asyncio.to_thread(_judged, examples, held, labels, model)
-    made = await asyncio.to_thread(fit, examples, labels=labels, embedder=model, about=about)
+    made = await asyncio.to_thread(
+        fit,
+        examples,
+        labels=labels,
+        embedder=model,
+        options=options_for(len(texts)),
+        about=about,
+    )
     path = bench.own_classifier(task.pack, name.replace("{language}", language))
     await asyncio.to_thread(made.save, path)
     bench.forget_classifiers()
@@ -83,12 +91,19 @@ def scores_of(classifier: Classifier, examples: Examples) -> tuple[float, float]
     return sum(truth == said for truth, said in pairs) / len(pairs), sum(f1) / len(f1)
 
 
+def options_for(examples: int) -> FitOptions:
+    """Return how to train on so many: few examples fill a smaller table of n-grams."""
+    bits = min(FitOptions().bits, max(10, math.ceil(math.log2(40 * max(examples, 1)))))
+    return FitOptions(bits=bits)
+
+
 def _judged(
     examples: Examples, held: Any, labels: Sequence[str], model: str
 ) -> tuple[float, float]:
     if not held.any() or held.all():
         return float("nan"), float("nan")
-    made = fit(examples.chosen(~held), labels=labels, embedder=model)
+    options = options_for(int((~held).sum()))
+    made = fit(examples.chosen(~held), labels=labels, embedder=model, options=options)
     return scores_of(made, examples.chosen(held))
 
 
