@@ -26,7 +26,8 @@ from common import data_set, report, table, working_home
 from ondol.core.chunking import ChunkStrategy
 from ondol.core.settings import load_settings
 from ondol.core.types import Hit, SearchMode
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 from ondol.services.evaluation.datasets import Query, load_beir
 from ondol.services.evaluation.scores import QueryScore, differences, mean, score
 

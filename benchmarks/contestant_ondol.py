@@ -207,7 +207,8 @@ def uncached() -> dict[str, Any]:
 
 async def _opened(model: str, threads: int, *, reranker: bool) -> Any:
     from ondol.core.settings import load_settings
-    from ondol.services.container import Container, Parts
+    from ondol.services.components import Parts
+    from ondol.services.container import Container
 
     flags = {
         "generation.model": "none",

@@ -22,7 +22,8 @@ from common import ROOT, data_set, report, table
 
 from ondol.core.settings import load_settings
 from ondol.core.types import Hit
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 from ondol.services.evaluation.datasets import Query, read_jsonl
 from ondol.services.evaluation.halves import halves
 from ondol.services.evaluation.metrics import contains, ndcg

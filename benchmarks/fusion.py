@@ -21,7 +21,8 @@ import numpy as np
 from common import data_set, report, table
 
 from ondol.core.settings import load_settings
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 from ondol.services.evaluation.datasets import Query, load_beir
 from ondol.services.evaluation.fusion_fit import WEIGHTS, Sample, scores_by_query, weight_by_query
 from ondol.services.evaluation.halves import halves

@@ -24,7 +24,8 @@ from common import data_set, report, table, working_home
 
 from ondol.core.settings import load_settings
 from ondol.core.types import SearchMode
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 from ondol.services.evaluation.metrics import percentile
 from ondol.text.law_names import law_names, squeezed
 

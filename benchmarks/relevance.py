@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from ondol.core.setting_sections import AnswerSettings
 from ondol.core.settings import load_settings
 from ondol.core.types import Hit
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 from ondol.services.evaluation.datasets import Query, load_beir
 from ondol.text.relevance import DEFAULT, Calibration, relevance, signals
 

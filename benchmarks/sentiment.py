@@ -21,7 +21,8 @@ from common import ROOT, data_set, report, table
 
 from ondol.core.settings import load_settings
 from ondol.core.types import FloatMatrix
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 from ondol.services.tasks.classifier_fit import Examples, FitOptions, fit, fold_of
 from ondol.services.tasks.training import scores_of
 

@@ -21,7 +21,8 @@ from ondol.core.types import GenerationRequest
 from ondol.server.app import create_app
 from ondol.server.process import HttpProcess
 from ondol.services.backend_factory import BackendFactory
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 
 BASE = "http://127.0.0.1"
 

@@ -15,7 +15,8 @@ from ondol.core.settings import Settings
 from ondol.models.form_choice import FormChoice
 from ondol.server.app import create_app
 from ondol.services.backend_factory import BackendFactory, Component
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 from ondol.services.encoder_plan import EncoderSource
 from ondol.services.fake_encoders import FakeEncoders
 

@@ -18,7 +18,8 @@ from ondol.core.errors import BackendError
 from ondol.core.observe import Observer
 from ondol.core.settings import Settings
 from ondol.server.app import create_app
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 from ondol.services.jobs.fake_work import FAKE_TASK, FakeWork
 
 KEYS = {"api_keys": ("first-key-0123456789", "second-key-012345678")}

@@ -210,7 +210,8 @@ import sys
 from pathlib import Path
 from ondol.core.settings import Settings
 from ondol.server.app import serve
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 settings = Settings.model_validate({"home": Path(sys.argv[1]), "server": {"port": 0}})
 parts = Parts(keywords=False, fake=True)
 serve(settings, opener=lambda s, o: Container.open(s, parts=parts, observer=o))

@@ -7,7 +7,8 @@ import sys
 from ondol.core.observe import Observer
 from ondol.core.settings import Settings, load_settings
 from ondol.server.app import serve
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 
 
 def fake_container(settings: Settings, observer: Observer) -> Container:

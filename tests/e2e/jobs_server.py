@@ -16,7 +16,8 @@ from ondol.core.settings import Settings, load_settings
 from ondol.core.terms import Terms
 from ondol.core.types import GenerationRequest, Message
 from ondol.server.app import serve
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 from ondol.services.jobs.fake_work import FakeWork
 from ondol.services.jobs.work import Worked
 

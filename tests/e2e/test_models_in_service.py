@@ -17,7 +17,8 @@ from tests.api.stage import listening
 from ondol.core.memory import resident_bytes
 from ondol.core.settings import Settings
 from ondol.server.app import create_app
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 
 pytestmark = pytest.mark.model
 

@@ -66,7 +66,7 @@ async def _ingest(
                 note=progress.source or "reading",
             )
 
-        async with invocation.container(embedder=True, keywords=True) as container:
+        async with invocation.container(embedder=True) as container:
             return await container.ingest.ingest_paths(
                 collection, paths, chunking=chunking, progress=show
             )

@@ -18,7 +18,8 @@ from ondol.core.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
     from ondol.core.settings import Settings
-    from ondol.services.container import Container, Parts
+    from ondol.services.components import Parts
+    from ondol.services.container import Container
     from ondol.telemetry.logs import Level
 
 T = TypeVar("T")
@@ -75,7 +76,7 @@ class Invocation:
         generator: bool = False,
     ) -> Container:
         """Return a container of the named parts; they load on ``async with``."""
-        from ondol.services.container import Parts
+        from ondol.services.components import Parts
 
         parts = Parts(embedder=embedder, reranker=reranker, keywords=keywords, generator=generator)
         return self.open_container(self.settings, parts)

@@ -47,7 +47,8 @@ from ondol.server.routes import (
     tasks,
     web,
 )
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 from ondol.telemetry.listeners import Listeners
 from ondol.telemetry.logs import configure_logging
 from ondol.telemetry.readings import LaneLoad

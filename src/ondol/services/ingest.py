@@ -63,7 +63,7 @@ class IngestService:
         observer: Observer | None = None,
     ) -> None:
         self._store = store
-        self._embedding = embedding
+        self.embedding = embedding
         self._analyzer = analyzer
         self._reader = reader
         self._settings = settings
@@ -132,26 +132,30 @@ class IngestService:
         collection: str,
         strategy: ChunkStrategy | None = None,
         *,
+        dry_run: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Rechunked:
         """Cut what a collection holds anew from its stored text; embeds only what that changes.
 
         ``strategy`` defaults to the collection's own; lengths are those of the settings. Stopped
-        at any moment, the next call goes on. ``progress`` hears of documents done and in all.
+        at any moment, the next call goes on. ``dry_run`` changes nothing and embeds nothing: it
+        says what would be done. ``progress`` hears of documents done and in all.
         Raises ``NotFound`` for an unknown collection, ``Conflict`` for another embedder's.
         """
         async with self._lock:
             found = await asyncio.to_thread(self._store.collection, collection)
             kept = found.chunking.strategy if found.chunking is not None else None
-            run = await self._begin(collection, strategy or kept, recut=True)
+            run = await self._begin(collection, strategy or kept, recut=True, dry_run=dry_run)
             rechunking = Rechunking(
                 self._store,
-                self._embedding,
+                self.embedding,
                 self._analyzer,
                 dictionary=self._dictionary,
                 clock=self._clock,
             )
-            return await rechunking.run(collection, run.chunking, run.recipe, progress=progress)
+            return await rechunking.run(
+                collection, run.chunking, run.recipe, dry_run=dry_run, progress=progress
+            )
 
     def chunking(self, strategy: ChunkStrategy | None = None) -> Chunking:
         """Return how a new collection is cut: by ``strategy``, by default as the settings say."""
@@ -159,14 +163,19 @@ class IngestService:
         return Chunking(strategy or kept.chunking, kept.chunk_chars, kept.chunk_overlap)
 
     async def _begin(
-        self, collection: str, strategy: ChunkStrategy | None = None, *, recut: bool = False
+        self,
+        collection: str,
+        strategy: ChunkStrategy | None = None,
+        *,
+        recut: bool = False,
+        dry_run: bool = False,
     ) -> Run:
         wanted = self.chunking(strategy)
         found = await asyncio.to_thread(
             self._store.create_collection,
             collection,
-            embedder=self._embedding.model,
-            dimensions=self._embedding.dimensions,
+            embedder=self.embedding.model,
+            dimensions=self.embedding.dimensions,
             chunking=wanted,
             exist_ok=True,
         )
@@ -178,10 +187,11 @@ class IngestService:
                 param="chunking",
             )
         if kept is None or (recut and kept != wanted):
-            await asyncio.to_thread(self._store.passages.record, collection, wanted)
+            if not dry_run:
+                await asyncio.to_thread(self._store.passages.record, collection, wanted)
             kept = wanted
         self._dictionary = await asyncio.to_thread(words_for_ingest, self._store, collection)
-        return Run(collection, self._clock.monotonic(), chunking=kept, model=self._embedding.model)
+        return Run(collection, self._clock.monotonic(), chunking=kept, model=self.embedding.model)
 
     def _end(self, run: Run) -> IngestReport:
         run.report.seconds = self._clock.monotonic() - run.started
@@ -294,7 +304,7 @@ class IngestService:
     async def _store_group(self, run: Run, group: Sequence[Prepared]) -> None:
         started = self._clock.monotonic()
         for prepared, vectors in zip(
-            group, await embed_missing(group, self._embedding), strict=True
+            group, await embed_missing(group, self.embedding), strict=True
         ):
             if isinstance(vectors, OndolError):
                 self._fail(run, prepared.document.source, vectors)

@@ -13,7 +13,8 @@ from tests.korean_model import shared_analyzer
 from ondol.cli.invocation import Invocation
 from ondol.cli.main import main
 from ondol.core.settings import Settings
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 
 
 class Ran(NamedTuple):

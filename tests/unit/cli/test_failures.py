@@ -12,7 +12,8 @@ from ondol.cli.invocation import Invocation
 from ondol.cli.main import main
 from ondol.core.errors import OUTCOMES, OndolError, Refused
 from ondol.core.settings import Settings
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 
 
 def failing(error: BaseException) -> Invocation:

@@ -13,7 +13,8 @@ from tests.unit.models.tuned_models import WORDS, tiny_model
 
 from ondol.core.settings import load_settings
 from ondol.models.own_models import making_of
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 
 pytest.importorskip("torch", reason="the extra finetune is not installed")
 

@@ -16,7 +16,8 @@ from tests.unit.cli.conftest import Ran
 from ondol.cli.invocation import Invocation
 from ondol.cli.main import main
 from ondol.core.settings import Settings, load_settings
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 from ondol.services.jobs.fake_work import FAKE_TASK, FakeWork
 from ondol.services.jobs.runner_lock import RunnerLock
 

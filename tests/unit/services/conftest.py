@@ -7,7 +7,8 @@ import pytest
 from tests.korean_model import shared_analyzer
 
 from ondol.core.settings import Settings
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import pytest
 
 from ondol.core.errors import NotFound, NotReady
 from ondol.core.settings import Settings
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 
 
 def settings(home: Path, **more: object) -> Settings:

@@ -8,22 +8,26 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from tests.korean_model import shared_analyzer
 
 from ondol.core.chunking import Chunking
-from ondol.core.errors import Conflict, NotFound
+from ondol.core.errors import BackendError, Conflict, NotFound
 from ondol.core.observe import BatchRun
 from ondol.core.settings import Settings
 from ondol.core.types import Hit, Passage, ReadDocument
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
+from ondol.services.embedding import EmbeddingService
+from ondol.services.ingest import IngestService
 from ondol.store.records import NewChunk
+from ondol.text.readers import IsolatedReader
 
 ROOT = Path(__file__).resolve().parents[3]
 SENTENCE = "This is sentence number {n} of a text that is long enough to be cut into pieces."
@@ -32,7 +36,8 @@ KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from ondol.core.settings import Settings
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 async def main(home, after):
     settings = Settings.model_validate({"home": home})
     parts = Parts(fake=True, keywords=False, reranker=False, generator=False)
@@ -238,3 +243,54 @@ def _check_windows(stored: str, hits: list[Hit], *, chars: int) -> None:
     for hit in hits:
         assert hit.text == stored[hit.start : hit.end]
         assert len(hit.text) <= chars
+
+
+class Breaking:
+    """An embedding service that raises once it has embedded ``left`` times, as a lost one does."""
+
+    def __init__(self, inner: EmbeddingService, left: int) -> None:
+        self._inner = inner
+        self._left = left
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def embed_each(self, texts: Sequence[str], **options: Any) -> list[Any]:
+        if self._left == 0:
+            raise BackendError("the encoder is gone", hint="start it again")
+        self._left -= 1
+        return await self._inner.embed_each(texts, **options)
+
+
+async def test_an_embedder_that_breaks_midway_leaves_all_searchable_and_is_caught_up(
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "home"
+    records = [{"id": f"d{n:02}", "text": LONG.replace("text", f"text{n}")} for n in range(12)]
+    async with opened(home) as container:
+        await container.ingest.ingest_records("c", records)
+    async with opened(home, chunk_chars=200, chunk_overlap=0) as container:
+        store = container.store
+        before = store.digests("c")
+        breaking = IngestService(
+            store,
+            cast("EmbeddingService", Breaking(container.embedding, 1)),
+            container.analyzer,
+            IsolatedReader(),
+            settings=container.settings.ingest,
+        )
+        with pytest.raises(BackendError, match="gone"):
+            await breaking.rechunk("c", "recursive")
+        changed = sum(before[source] != digest for source, digest in store.digests("c").items())
+        assert 0 < changed < len(records)
+        assert store.collection("c").chunking == Chunking("recursive", 200, 0)
+        assert store.check(deep=True).ok
+        for mode in ("lexical", "hybrid"):
+            found = await container.retrieval.search("c", "sentence", mode=mode, top_k=500)
+            assert len({hit.document for hit in found.hits}) == len(records)
+            for hit in found.hits[:20]:
+                assert hit.text == store.document("c", hit.document).text[hit.start : hit.end]
+        done = await container.ingest.rechunk("c")
+        assert (done.documents, done.rechunked) == (len(records) - changed,) * 2
+        assert (await container.ingest.rechunk("c")).documents == 0
+        assert store.check(deep=True).ok

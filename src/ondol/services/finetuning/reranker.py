@@ -12,7 +12,8 @@ from ondol.models.catalogue import CatalogueEntry
 from ondol.models.finetuning.embedder import Learned
 from ondol.models.finetuning.embedder import Told as TrainingTold
 from ondol.models.finetuning.reranker import train_reranker
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 from ondol.services.evaluation.bootstrap import difference
 from ondol.services.evaluation.datasets import Query
 from ondol.services.evaluation.retrieval import CHUNKS

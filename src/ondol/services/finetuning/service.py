@@ -30,7 +30,8 @@ from ondol.models.library import ModelLibrary
 from ondol.models.own_models import check_new_id
 from ondol.models.profile import fingerprint_of
 from ondol.services.backend_factory import BackendFactory
-from ondol.services.container import Container, Parts
+from ondol.services.components import Parts
+from ondol.services.container import Container
 from ondol.services.evaluation.datasets import Query
 from ondol.services.finetuning.exam import Verdict, examine, modes_of
 from ondol.services.finetuning.material import (
