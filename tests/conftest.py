@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from pytest_socket import socket_allow_hosts
 
-from ondol.backends.onnx_library import load_before_others
+from ondol.core.library_order import load_onnx_runtime_first
 
 ROOT = Path(__file__).resolve().parent.parent
 _OUTSIDE = dict(os.environ)
 
-load_before_others()  # tests of the graph import usearch when they are collected
+load_onnx_runtime_first()  # tests of the graph import usearch when they are collected
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ondol.cli.invocation import Invocation
-from ondol.cli.options import collection_option, global_options
+from ondol.cli.options import collection_option, global_options, read_option
 from ondol.cli.output import Output
+from ondol.text.language import has_hangul
 
 if TYPE_CHECKING:
-    from ondol.core.types import Citation, SearchMode
+    from ondol.core.types import Citation, Reading, SearchMode
     from ondol.services.ask import Answer
     from ondol.services.container import Container
 
@@ -28,6 +29,7 @@ NO_CITATION_EXIT = 3
     type=click.Choice(["hybrid", "dense", "lexical"]),
     help="How passages are found; as in `ondol search`.",
 )
+@read_option
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer in tokens.")
 @click.option(
     "--language", type=click.Choice(["ko", "en"]), help="Language of the answer (default: yours)."
@@ -53,6 +55,7 @@ def ask(
     collection: str,
     top_k: int | None,
     mode: SearchMode | None,
+    read: Reading | None,
     max_tokens: int | None,
     language: Literal["ko", "en"] | None,
     earlier: tuple[str, ...],
@@ -70,6 +73,7 @@ def ask(
             question,
             top_k=top_k,
             mode=mode,
+            read=read,
             max_tokens=max_tokens,
             language=language,
             earlier=earlier,
@@ -95,6 +99,7 @@ async def _answer(
     *,
     top_k: int | None,
     mode: SearchMode | None,
+    read: Reading | None,
     max_tokens: int | None,
     language: Literal["ko", "en"] | None,
     earlier: tuple[str, ...],
@@ -108,7 +113,7 @@ async def _answer(
     wanted = invocation.container(
         embedder=True,
         reranker=invocation.settings.retrieval.rerank != "off",
-        keywords=True,
+        keywords=mode != "dense" and has_hangul(" ".join((question, *earlier))),
         generator=True,
     )
     async with wanted as container:
@@ -119,6 +124,7 @@ async def _answer(
             history=[Turn(one) for one in earlier],
             top_k=top_k,
             mode=mode,
+            read=read,
             max_tokens=max_tokens,
             language=language,
         )

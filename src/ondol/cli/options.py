@@ -54,6 +54,15 @@ def collection_option(function: F) -> F:
     )(function)
 
 
+def read_option(function: F) -> F:
+    """Add ``--read passage|parent``."""
+    return click.option(
+        "--read",
+        type=click.Choice(["passage", "parent"]),
+        help="The passages found, or what stands around them in their section or article.",
+    )(function)
+
+
 def global_options(*, listed: bool = False) -> Callable[[F], F]:
     """Add the global options; ``listed`` shows all of them in the help, else only ``--json``."""
     options = [

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ondol.cli.invocation import Invocation
-from ondol.cli.options import Condition, collection_option, global_options
+from ondol.cli.options import Condition, collection_option, global_options, read_option
 from ondol.cli.output import Output, shorten
 from ondol.text.language import has_hangul
 
 if TYPE_CHECKING:
-    from ondol.core.types import Hit, SearchMode
+    from ondol.core.types import Hit, Reading, SearchMode
     from ondol.services.retrieval import SearchResult
 
 SNIPPET_COLUMNS = 240
@@ -29,6 +29,7 @@ SNIPPET_COLUMNS = 240
     help="Vectors and keywords, vectors alone, or keywords alone.",
 )
 @click.option("--rerank/--no-rerank", default=None, help="Reorder the best hits with the reranker.")
+@read_option
 @click.option(
     "--filter",
     "conditions",
@@ -47,6 +48,7 @@ def search(
     top_k: int | None,
     mode: SearchMode | None,
     rerank: bool | None,
+    read: Reading | None,
     conditions: tuple[tuple[str, Any], ...],
 ) -> None:
     """Find the passages of a collection that fit QUERY.
@@ -62,6 +64,7 @@ def search(
             top_k=top_k,
             mode=mode,
             rerank=rerank,
+            read=read,
             filter=dict(conditions) or None,
         )
     )
@@ -83,6 +86,7 @@ async def _search(
     top_k: int | None,
     mode: SearchMode | None,
     rerank: bool | None,
+    read: Reading | None,
     filter: Mapping[str, Any] | None,
 ) -> SearchResult:
     defaults = invocation.settings.retrieval
@@ -94,7 +98,7 @@ async def _search(
     )
     async with wanted as container:
         return await container.retrieval.search(
-            collection, query, top_k=top_k, mode=mode, rerank=rerank, filter=filter
+            collection, query, top_k=top_k, mode=mode, rerank=rerank, read=read, filter=filter
         )
 
 

@@ -254,8 +254,8 @@ class RetrievalSettings(Section):
     rewrite_seconds: Seconds = Field(
         5.0, description="How long the generator may take to rewrite; then the rules hold."
     )
-    read: Literal["chunk", "parent"] = Field(
-        "chunk",
+    read: Literal["passage", "parent"] = Field(
+        "passage",
         description="What a hit is: the passage found, or what stands around it in its article, section "
         "or record ('parent'). Change where answers need more context than one passage.",
     )

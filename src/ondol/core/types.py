@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 ModelRole = Literal["embedder", "reranker", "generator"]
 TextRole = Literal["query", "document"]
 SearchMode = Literal["hybrid", "dense", "lexical"]
+Reading = Literal["passage", "parent"]
+"""What a hit is: the passage that was found, or what stands around it in its parent."""
+
 FinishReason = Literal["stop", "length", "cancelled", "tool_calls"]
 
 FloatMatrix = NDArray[np.float32]

@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ondol.core.chunking import ChunkStrategy
 from ondol.core.errors import InvalidInput
-from ondol.core.types import SearchMode
+from ondol.core.types import Reading, SearchMode
 from ondol.server.schemas import Body, Count, Text
 from ondol.text.query_rewriting import Turn
+
+_READ = "Whether a hit is the passage found or what stands around it; null is the server's setting."
 
 
 class CollectionBody(Body):
@@ -25,6 +27,15 @@ class CollectionBody(Body):
     chunking: ChunkStrategy | None = Field(
         None, description="How its documents are cut; null is the server's setting."
     )
+
+
+class RechunkBody(Body):
+    """``POST /v1/collections/{c}/rechunk``."""
+
+    chunking: ChunkStrategy | None = Field(
+        None, description="How to cut from now on; null is the collection's own way."
+    )
+    dry_run: bool = Field(False, description="Change nothing, say what would be done.")
 
 
 class RecordsBody(Body):
@@ -44,6 +55,7 @@ class SearchBody(Body):
     top_k: Count | None = None
     mode: SearchMode | None = None
     rerank: bool | None = Field(None, description="Force reranking on or off; null decides.")
+    read: Reading | None = Field(None, description=_READ)
     filter: dict[str, Any] | None = Field(None, description="Metadata a hit's document must have.")
 
 
@@ -72,6 +84,7 @@ class AskBody(Body):
     )
     top_k: Count | None = None
     mode: SearchMode | None = None
+    read: Reading | None = Field(None, description=_READ)
     max_tokens: Count | None = None
     language: Literal["ko", "en"] | None = Field(None, description="Null follows the question.")
     filter: dict[str, Any] | None = None

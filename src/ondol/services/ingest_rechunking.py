@@ -35,7 +35,8 @@ class Rechunked:
     """What cutting a collection anew did; ``unchanged`` documents are cut as they were.
 
     ``chunks`` are those stored now, ``embedded`` of them were embedded for it. ``skipped`` documents
-    changed or went while this ran: who changed them cut them anew already.
+    changed or went while this ran: who changed them cut them anew already. Of a ``dry_run`` all this
+    is what would be, and nothing is changed.
     """
 
     collection: str
@@ -48,6 +49,7 @@ class Rechunked:
     chunks: int = 0
     embedded: int = 0
     seconds: float = 0.0
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,12 @@ class Rechunking:
         chunking: Chunking,
         recipe: str,
         *,
+        dry_run: bool = False,
         progress: Progress | None = None,
     ) -> Rechunked:
         """Cut every document anew whose digest does not bear the stamp of ``recipe``."""
         started = self._clock.monotonic()
-        report = Rechunked(collection, chunking)
+        report = Rechunked(collection, chunking, dry_run=dry_run)
         pending = await asyncio.to_thread(self._pending, collection, recipe)
         report.documents = len(pending)
         group: list[_Recut] = []
@@ -138,7 +141,7 @@ class Rechunking:
         )
         if not _same(prepared, kept):
             return _Recut(prepared, stored.digest)
-        marked = self._store.passages.mark(
+        marked = report.dry_run or self._store.passages.mark(
             report.collection, stored.source, was=stored.digest, digest=digest
         )
         report.unchanged += marked
@@ -146,6 +149,10 @@ class Rechunking:
         return None
 
     async def _store_group(self, report: Rechunked, group: Sequence[_Recut]) -> None:
+        if report.dry_run:
+            for recut in group:
+                _count(report, recut.prepared)
+            return
         found = await embed_missing([one.prepared for one in group], self._embedding)
         for recut, vectors in zip(group, found, strict=True):
             prepared = recut.prepared
@@ -171,9 +178,13 @@ class Rechunking:
             if not written:
                 report.skipped += 1
                 continue
-            report.rechunked += 1
-            report.chunks += len(prepared.passages)
-            report.embedded += len(prepared.missing)
+            _count(report, prepared)
+
+
+def _count(report: Rechunked, prepared: Prepared) -> None:
+    report.rechunked += 1
+    report.chunks += len(prepared.passages)
+    report.embedded += len(prepared.missing)
 
 
 def _read(stored: StoredDocument) -> ReadDocument:

@@ -66,7 +66,9 @@ class Run:
         self.report = IngestReport()
         self.storing: asyncio.Task[None] | None = None
         self._files: dict[Path, int] = {}
+        self._bytes = 0
         self._done: set[Path] = set()
+        self._done_bytes = 0
         self._progress: Progress | None = None
         self._current = ""
 
@@ -78,10 +80,13 @@ class Run:
 
     def plan(self, files: Sequence[Path], progress: Progress | None) -> None:
         self._files = {path: path.stat().st_size if path.exists() else 0 for path in files}
+        self._bytes = sum(self._files.values())
         self._progress = progress
 
     def advance(self, path: Path) -> None:
-        self._done.add(path)
+        if path not in self._done:
+            self._done.add(path)
+            self._done_bytes += self._files.get(path, 0)
         self._current = path.name
         self.tell()
 
@@ -93,8 +98,8 @@ class Run:
             IngestProgress(
                 done_files=len(self._done),
                 total_files=len(self._files),
-                bytes_done=sum(self._files.get(path, 0) for path in self._done),
-                bytes_total=sum(self._files.values()),
+                bytes_done=self._done_bytes,
+                bytes_total=self._bytes,
                 documents=report.added + report.updated + report.unchanged,
                 chunks=report.chunks,
                 source=self._current,

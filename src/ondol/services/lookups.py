@@ -18,6 +18,7 @@ from ondol.services.query_words import words_of
 from ondol.store.documents import DocumentStore
 from ondol.text.law_names import given_names, law_names, read_law_names
 from ondol.text.references import Reference, references_of
+from ondol.text.spoken_law import laws_spoken_of
 
 PER_REFERENCE = 3
 """Chunks that one reference brings forward; the rest of the answer is search's."""
@@ -50,21 +51,29 @@ class Lookups:
         metadata: Mapping[str, Any],
         keywords: Mapping[str, Any] | None = None,
         filter: Mapping[str, Any] | None = None,
+        before: str = "",
     ) -> list[int]:
         """Return the chunks ``query`` names, best first: at most three for each reference, in turn.
 
         Chunks of one reference come in the order of ``ranking``, those with its 항 before.
         ``metadata`` and ``keywords`` are the collection's; its ``law_names`` (short → full) and the
-        names in its groups of synonyms are known too.
+        names in its groups of synonyms are known too. An article without a law is one of the law
+        spoken of last in the query or, before it, in what it leans on (``before``).
         """
         given = words_of(keywords or {}).law_names() | given_names(metadata.get("law_names"))
-        references = references_of(query, names={**self._names, **given} if given else self._names)
+        names = {**self._names, **given} if given else self._names
+        laws = laws_spoken_of(query, before, names=names) if before else ()
+        references = references_of(query, names=names, laws=laws)
         if not references:
             return []
         place = {chunk: at for at, (chunk, _) in enumerate(ranking)}
         groups = [self._named(collection, one, place, filter) for one in references]
         turns = [group[at] for at in range(PER_REFERENCE) for group in groups if at < len(group)]
         return list(dict.fromkeys(turns))
+
+    def of(self, collection: str, reference: Reference) -> list[int]:
+        """Return the chunks that one reference, read from a text with its law, names; at most three."""
+        return self._named(collection, reference, {}, None)
 
     def _named(
         self,

@@ -23,6 +23,7 @@ from ondol.text.query_rewriting import (
     leans_back,
     rewriting_messages,
     rewritten_question,
+    said_before,
     standalone,
 )
 
@@ -33,11 +34,15 @@ _log = logging.getLogger("ondol.rewriting")
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """A question as it was ``asked``, what it means on its own, and who said so ("": nobody had to)."""
+    """A question as it was ``asked``, what it means on its own, and who said so ("": nobody had to).
+
+    ``before`` are the earlier questions it leans on, none where it does not.
+    """
 
     asked: str
     standalone: str
     by: Literal["", "rules", "generator"] = ""
+    before: str = ""
 
     @property
     def also(self) -> tuple[str, ...]:
@@ -59,12 +64,13 @@ class QueryRewriter:
         """Return what ``question`` means after ``history``, oldest turn first; never fails for it."""
         if self._how == "off" or not history or not leans_back(question):
             return Meant(question, question)
+        before = said_before(history)
         if self._how == "generator" and self._chat is not None:
             found = await self._generated(self._chat, question, history, terms)
             if found:
-                return Meant(question, found, "generator")
+                return Meant(question, found, "generator", before)
         found = standalone(question, history)
-        return Meant(question, found, "rules" if found != question else "")
+        return Meant(question, found, "rules" if found != question else "", before)
 
     async def _generated(
         self, chat: ChatService, question: str, history: Sequence[Turn], terms: Terms | None

@@ -19,7 +19,7 @@ from ondol.core.errors import Conflict, InvalidInput
 from ondol.core.lanes import LanesSettings
 from ondol.core.observe import NullObserver, Observer, Timing
 from ondol.core.setting_sections import RetrievalSettings
-from ondol.core.types import Hit, SearchMode
+from ondol.core.types import Hit, Reading, SearchMode
 from ondol.engine.permit import LanePermit
 from ondol.services.calibration import calibration_of
 from ondol.services.embedding import EmbeddingService
@@ -40,6 +40,7 @@ class SearchResult:
     """Hits, best first; ``timings`` in milliseconds per stage.
 
     ``dense_weight`` is the share the vectors had in fusion, ``None`` where one leg ran alone.
+    ``read`` says whether a hit's text is the passage found or what stands around it.
     """
 
     hits: list[Hit]
@@ -47,6 +48,16 @@ class SearchResult:
     reranked: bool
     timings: Mapping[str, float] = field(default_factory=dict)
     dense_weight: float | None = None
+    read: Reading = "passage"
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What becomes of a ranking: how many hits, what each is, whether it is reranked."""
+
+    top_k: int
+    read: Reading
+    rerank: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +108,21 @@ class RetrievalService:
         query: str,
         *,
         also: Sequence[str] = (),
+        before: str = "",
         top_k: int | None = None,
         mode: SearchMode | None = None,
         rerank: bool | None = None,
+        read: Reading | None = None,
         filter: Mapping[str, Any] | None = None,
         timing: Timing | None = None,
         lane: Literal["search"] | None = "search",
     ) -> SearchResult:
         """Return the ``top_k`` best chunks of ``collection`` for ``query``.
 
-        ``also`` are other wordings of the same question, searched beside it. A request of its own
-        holds a place in the lane; ``lane`` is ``None`` for a part of another. Raises ``NotFound`` for
+        ``also`` are other wordings of the same question, searched beside it; in ``before``, what it
+        leans on, stands the law of an article named without one. ``read`` says what a hit is, by
+        default the settings do. A request of its own holds a place in the lane; ``lane`` is ``None``
+        for a part of another. Raises ``NotFound`` for
         an unknown collection, ``Conflict`` when its vectors come from another embedder,
         ``InvalidInput`` for an empty query.
         """
@@ -119,10 +134,12 @@ class RetrievalService:
             mode=mode or self._settings.mode,
             depth=max(top_k or self._settings.top_k, self._settings.candidates),
             filter=filter,
+            before=before,
         )
+        shape = _Shape(top_k or self._settings.top_k, read or self._settings.read, rerank)
         timing = timing or Timing()
         async with self._place(lane, timing):
-            return await self._search(wanted, top_k or self._settings.top_k, rerank, timing)
+            return await self._search(wanted, shape, timing)
 
     async def candidates(self, collection: str, query: str) -> Candidates:
         """Return what both legs find for ``query``, for those who learn how to weigh them."""
@@ -151,18 +168,16 @@ class RetrievalService:
             async with self._permit.hold(timing):
                 yield
 
-    async def _search(
-        self, wanted: Wanted, top_k: int, rerank: bool | None, timing: Timing
-    ) -> SearchResult:
+    async def _search(self, wanted: Wanted, shape: _Shape, timing: Timing) -> SearchResult:
         started = self._clock.monotonic()
         kept = await self._check(wanted.collection, wanted.mode)
         query = wanted.queries[-1]
-        use_rerank = self._reranks(kept, query, rerank)
+        use_rerank = self._reranks(kept, query, shape.rerank)
         found = await self._legs.run(wanted, timing=timing)
         fused = self._fuse(kept, found)
         named = await self._named(kept, wanted, fused.ranking)
         ranking = brought_forward(fused.ranking, named)
-        keep = top_k * DEPTH if self._settings.read == "parent" else top_k
+        keep = shape.top_k * DEPTH if shape.read == "parent" else shape.top_k
         keep = max(keep, self._settings.rerank_depth) if use_rerank else keep
         hits = await self._hits(wanted.collection, ranking[:keep], found)
         timings = dict(found.timings)
@@ -170,16 +185,17 @@ class RetrievalService:
             before = self._clock.monotonic()
             hits = kept_first(await self._rerank(query, hits, timing), named)
             timings["rerank_ms"] = (self._clock.monotonic() - before) * 1e3
-        if self._settings.read == "parent":
+        if shape.read == "parent":
             chars = self._settings.parent_chars
             hits = await read_parents(self._store, wanted.collection, hits, chars=chars)
         total = (self._clock.monotonic() - started) * 1e3
         timing.retrieve_ms += total
         timings["total_ms"] = total
         return SearchResult(
-            hits=hits[:top_k],
+            hits=hits[: shape.top_k],
             mode=wanted.mode,
             reranked=use_rerank,
+            read=shape.read,
             timings=timings,
             dense_weight=fused.dense_weight,
         )
@@ -222,6 +238,7 @@ class RetrievalService:
             metadata=kept.metadata,
             keywords=kept.keywords,
             filter=wanted.filter,
+            before=wanted.before,
         )
 
     async def _hits(self, collection: str, ranking: Ranking, found: Found) -> list[Hit]:

@@ -25,13 +25,17 @@ LEGS: tuple[LegName, ...] = ("dense", "lexical")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the legs look for: ``queries`` are wordings of one question, as it was asked first."""
+    """What the legs look for: ``queries`` are wordings of one question, as it was asked first.
+
+    ``before`` is what the question leans on; the legs do not look for it.
+    """
 
     collection: str
     queries: Sequence[str]
     mode: SearchMode
     depth: int
     filter: Mapping[str, Any] | None = None
+    before: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 
-from ondol.backends.onnx_library import load_before_others
 from ondol.core.errors import SettingsError
 from ondol.core.settings import Settings
 from ondol.store.database import Database
@@ -33,7 +32,6 @@ def vector_search(settings: Settings) -> MakeSearch | None:
             hint='pip install "ondol[ann]", or set vectors.index to exact',
             param="vectors.index",
         )
-    load_before_others()
     from ondol.store.vectors_ann import AnnVectors
 
     folder = settings.home / "vectors"

@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondol.core.errors import SettingsError
+from ondol.core.library_order import load_onnx_runtime_first
 from ondol.store.ann_file import GraphFile
 from ondol.store.matrix import Ids, Rows
 from ondol.store.vector_search import Hashes, row_hashes
 
+load_onnx_runtime_first()
 try:
     import usearch
     from usearch.index import Index

@@ -1,96 +1,39 @@
-"""Collections, documents and their search: everything kept, behind one thread-safe object.
+"""Collections and documents: everything kept, behind one thread-safe object.
 
-Owns ``<home>/ondol.db`` (the truth) and ``<home>/vectors/`` (derived from it). A document is
-written in one transaction, so it is there whole or not at all; what a method reported as done
-survives a crash. Knows no model, no reader and no tokenizer.
+A document is written in one transaction, so it is there whole or not at all; what a method reported
+as done survives a crash. How its chunks are found is ``searched``. Knows no model, no reader and no
+tokenizer.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ondol.core.chunking import Chunking
-from ondol.core.clock import Clock
 from ondol.core.errors import Conflict, InvalidInput
-from ondol.core.observe import DocumentIngested, NullObserver, Observer
+from ondol.core.observe import DocumentIngested
 from ondol.core.types import FloatMatrix, ReadDocument
-from ondol.store import check, collections, document_rows, filters
 from ondol.store import chunks as _chunk_rows
-from ondol.store.calibration_rows import CalibrationStore
+from ondol.store import collections, document_rows
 from ondol.store.collections import CollectionRow
-from ondol.store.database import Database
-from ondol.store.jobs import JobStore
-from ondol.store.keyword_rows import KeywordStore
-from ondol.store.lexical_index import LexicalIndex, LexicalState
-from ondol.store.metric_rows import MetricStore
 from ondol.store.names import collection_name
-from ondol.store.passages import PassageStore
-from ondol.store.records import ChunkRow, Collection, NewChunk, StoredDocument, StoreReport
-from ondol.store.vector_mirror import Mirrored, mirror
-from ondol.store.vector_search import VectorSearch, VectorState
-from ondol.store.vectors import VectorIndex
+from ondol.store.records import Collection, NewChunk, StoredDocument
+from ondol.store.searched import SearchedStore
 
 MAX_DIMENSIONS = 16_384
 
 
-class DocumentStore:
+class DocumentStore(SearchedStore):
     """Everything Ondol keeps under ``home``; made where absent.
 
     All methods may be called from any thread; each is one transaction. Reads never wait for a
     write. An unknown collection or document is ``NotFound`` with near names; a database that
-    cannot be used is ``StoreError`` with a remedy. ``resident_bytes`` bounds the vectors held as
-    float32. ``vector_search`` makes what finds the nearest vectors; exact unless given. The
-    observer hears of deletions only; who ingests reports the rest.
+    cannot be used is ``StoreError`` with a remedy. The observer hears of deletions only; who
+    ingests reports the rest.
     """
-
-    def __init__(
-        self,
-        home: Path,
-        *,
-        clock: Clock,
-        observer: Observer | None = None,
-        resident_bytes: int = 512 * 2**20,
-        busy_seconds: float = 30.0,
-        vector_search: Callable[[Database, VectorIndex], VectorSearch] | None = None,
-    ) -> None:
-        self._clock = clock
-        self._observer = observer or NullObserver()
-        self._database = Database(home / "ondol.db", clock=clock, busy_seconds=busy_seconds)
-        self._vectors = VectorIndex(self._database, home / "vectors", resident_bytes=resident_bytes)
-        self._vectors.sweep()
-        make = vector_search or (lambda _, exact: exact)
-        self._search: VectorSearch = make(self._database, self._vectors)
-        self._keywords = LexicalIndex(self._database)
-        self.jobs = JobStore(self._database)
-        self.metrics = MetricStore(self._database)
-        """The rows of finished requests, in the same file."""
-        self.passages = PassageStore(self._database)
-        self.words = KeywordStore(self._database)
-        """What collections know of words: dictionary and synonyms."""
-        self.calibrations = CalibrationStore(self._database)
-        """What was measured about searching collections."""
-
-    def __enter__(self) -> DocumentStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Save the vector files worth saving and close the database. Later calls do nothing."""
-        if not self._database.closed:
-            if self._search is not self._vectors:
-                self._search.close()
-            self._keywords.close()
-            self._vectors.close()
-            self._database.close()
 
     # Collections
 
@@ -160,10 +103,7 @@ class DocumentStore:
         with self._database.write() as connection:
             found = collections.find(connection, name)
             collections.delete(connection, found.id)
-        if self._search is not self._vectors:
-            self._search.forget(found.id)
-        self._vectors.forget(found.id)
-        self._keywords.forget(found.id)
+        self._forget(found.id)
 
     # Documents
 
@@ -281,95 +221,6 @@ class DocumentStore:
             removed = document_rows.delete(connection, found, [row[0] for row in rows])
         self._deleted(found, [row[1] for row in rows], removed)
         return len(rows)
-
-    # Search
-
-    def chunks(self, collection: str, ids: Sequence[int]) -> list[ChunkRow]:
-        """Return chunks in the order asked; those deleted since they were found are left out."""
-        with self._database.read() as connection:
-            found = collections.find(connection, collection)
-            return _chunk_rows.rows(connection, found.id, ids)
-
-    def search_vectors(
-        self,
-        collection: str,
-        query: NDArray[np.float32],
-        *,
-        limit: int,
-        filter: Mapping[str, Any] | None = None,
-    ) -> list[tuple[int, float]]:
-        """Return up to ``limit`` (chunk, cosine) nearest to ``query`` (d,), ties by id.
-
-        Exact unless the store was opened with another ``vector_search``. ``filter`` is applied before ranking. Raises ``InvalidInput`` for a wrong dimension.
-        """
-        condition = filters.compile_filter(filter)
-        return self._search.nearest(collection, query, limit=limit, condition=condition)
-
-    def search_lexical(
-        self,
-        collection: str,
-        tokens: Sequence[str],
-        *,
-        limit: int,
-        filter: Mapping[str, Any] | None = None,
-        expansions: Sequence[str] = (),
-    ) -> list[tuple[int, float]]:
-        """Return up to ``limit`` (chunk, BM25) that hold any token, best first, ties by id.
-
-        Tokens of ``expansions`` count half. ``filter`` is applied before ranking.
-        """
-        return self._keywords.search(
-            collection,
-            tokens,
-            limit=limit,
-            condition=filters.compile_filter(filter),
-            expansions=expansions,
-        )
-
-    def lexical_state(self, collection: str) -> LexicalState:
-        """Return how the keywords of a collection are searched and what memory that takes."""
-        return self._keywords.state(collection)
-
-    def refresh_keywords(self, collection: str) -> LexicalState:
-        """Make now what keyword search would else make in the background."""
-        self._keywords.refresh(collection)
-        return self._keywords.state(collection)
-
-    def vector_state(self, collection: str) -> VectorState:
-        """Return how the vectors of a collection are searched and what memory that takes."""
-        return self._search.state(collection)
-
-    def refresh_vectors(self, collection: str) -> VectorState:
-        """Build now what vector search needs and would else build in the background."""
-        self._search.refresh(collection)
-        return self._search.state(collection)
-
-    def mirror_vectors(self) -> list[Mirrored]:
-        """Bring every collection's index level with the database and prove it, row for row.
-
-        Returns count and checksum by collection. Raises ``StoreError`` where they differ.
-        """
-        return mirror(self._database, self._search)
-
-    # Care
-
-    def check(self, *, deep: bool = False) -> StoreReport:
-        """Prove that nothing is orphaned and all counts agree; ``deep`` reads every page too."""
-        return check.inspect(self._database, self._vectors, deep=deep)
-
-    def repair(self) -> StoreReport:
-        """Remove orphans, rebuild what is derived, and report what is left.
-
-        A document whose chunks are not whole loses its digest, so that the next ingest of its
-        source stores it anew.
-        """
-        if self._search is not self._vectors:
-            with self._database.read() as connection:
-                known = collections.rows(connection)
-            for row in known:
-                self._search.forget(row.id)
-        self._keywords.forget_all()
-        return check.repair(self._database, self._vectors)
 
     @contextmanager
     def _changing(self, name: str) -> Iterator[tuple[sqlite3.Connection, CollectionRow]]:

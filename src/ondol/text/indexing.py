@@ -10,7 +10,7 @@ import hashlib
 
 from ondol.core.types import Passage, ReadDocument
 
-RECIPE = "3"
+RECIPE = "4"
 _SHORT_DOCUMENT = 4000
 _DIGEST_BYTES = 16
 

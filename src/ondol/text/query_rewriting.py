@@ -98,10 +98,15 @@ def standalone(question: str, history: Sequence[Turn]) -> str:
     Of a question that itself leaned, what it leaned on is carried too. At most the last four turns
     and 300 characters of what came before.
     """
+    return _joined(said_before(history), question)
+
+
+def said_before(history: Sequence[Turn]) -> str:
+    """Return the last question of ``history`` with those it leans on before it."""
     meant = ""
     for turn in history[-TURNS:]:
         meant = _joined(meant, turn.question)
-    return _joined(meant, question)
+    return meant
 
 
 def _joined(before: str, question: str) -> str:

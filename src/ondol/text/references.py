@@ -9,7 +9,7 @@ passage. Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -46,6 +46,19 @@ _JOINING = frozenset(
     [
         *("및", "또는", "과", "와", "이나", "나", "내지", "부터", "각", "본", "단서", "본문"),
         *("전단", "후단", "같은", "동", "위", "이", "그", "법", "법률", "동법"),
+        *(
+            "그럼",
+            "그러면",
+            "그렇다면",
+            "그런데",
+            "근데",
+            "그리고",
+            "또",
+            "또한",
+            "혹시",
+            "다음",
+            "다른",
+        ),
     ]
 )
 _SAME_LAW = re.compile(r"(?:^|\s)(?:같은|동|위|그)\s?법률?$")
@@ -69,15 +82,20 @@ class Reference:
     clause: int = 0
 
 
-def references_of(text: str, *, names: Mapping[str, str] | None = None) -> tuple[Reference, ...]:
+def references_of(
+    text: str, *, names: Mapping[str, str] | None = None, laws: Sequence[str] = ()
+) -> tuple[Reference, ...]:
     """Return the references in the first 4,000 characters of ``text``, in order, at most 16.
 
     ``names`` maps squeezed short names of laws to full ones, ``law_names()`` by default. Offsets
-    are into ``folded(text)``. ``민법 제130조, 제133조`` names two articles of one law.
+    are into ``folded(text)``. ``민법 제130조, 제133조`` names two articles of one law. An article
+    with which no law is named is one of ``laws``, squeezed names in the order they are tried; ""
+    among them says that it may be of none.
     """
     if not has_hangul(text):
         return ()
-    reader = _Reader(folded(text)[:MAX_CHARS], law_names() if names is None else names)
+    known = law_names() if names is None else names
+    reader = _Reader(folded(text)[:MAX_CHARS], known, earlier=tuple(laws))
     return tuple(reader.read())[:MAX_REFERENCES]
 
 
@@ -96,9 +114,10 @@ def article_key(law: str, article: str) -> str:
 class _Reader:
     """One text being read: where the last reference ended, and the law it spoke of."""
 
-    def __init__(self, text: str, names: Mapping[str, str]) -> None:
+    def __init__(self, text: str, names: Mapping[str, str], *, earlier: tuple[str, ...]) -> None:
         self._text = text
         self._names = names
+        self._earlier = earlier
         self._known = frozenset(names) | frozenset(names.values())
         self._floor = 0
         self._laws: tuple[str, ...] = ()
@@ -138,9 +157,10 @@ class _Reader:
             self._laws = laws
         elif not self._laws:
             self._laws = self._behind(term.end)
-        keys = tuple(article_key(law, word) for law in self._laws)
-        if not keys:
-            return Reference(term.start, term.end, "article", (article_key("", word),), named=False)
+        meant = self._laws or self._earlier or ("",)
+        keys = tuple(article_key(law, word) for law in meant)
+        if "" in meant:
+            return Reference(term.start, term.end, "article", keys, named=False)
         return Reference(start, term.end, "article", keys)
 
     def _behind(self, position: int) -> tuple[str, ...]:

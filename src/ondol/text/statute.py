@@ -26,6 +26,7 @@ _LAW = re.compile(
 _ARTICLE_TITLE = re.compile(
     rf"[^()\[\]<>（]{{0,60}}(?:{_ENDS})[」』]?\s{{1,3}}제\s?\d{{1,5}}\s?조(?:\s?의\s?\d{{1,3}})?(?:$|[\s(（])"
 )
+_STEP = re.compile(r"\s>\s")  # not the end of "<개정 2010.3.31>"
 _HEAD_LINES = 5
 _PARAGRAPHS = "①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳㉑㉒㉓㉔㉕㉖㉗㉘㉙㉚㉛㉜㉝㉞㉟"
 _MARK = re.compile(
@@ -77,7 +78,7 @@ def chapter_of(document: ReadDocument) -> tuple[str, ...]:
     chapter = document.metadata.get("chapter")
     if not isinstance(chapter, str) or not is_article(document):
         return ()
-    return tuple(part for part in map(_one_line, chapter[:300].split(">")) if part)
+    return tuple(part for part in map(_one_line, _STEP.split(chapter[:300])) if part)
 
 
 def clauses(text: str, start: int, end: int) -> list[Clause]:

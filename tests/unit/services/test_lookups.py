@@ -8,8 +8,10 @@ import pytest
 
 from ondol.core.errors import NotFound
 from ondol.core.types import Hit, SearchMode
+from ondol.services.ask import SourcesEvent
 from ondol.services.container import Container
 from ondol.services.lookups import brought_forward, kept_first
+from ondol.text.query_rewriting import Turn
 
 STATUTES = [
     ("민법_750", "민법 제750조(불법행위의 내용)", "고의 또는 과실로 타인에게 손해를 가한 자"),
@@ -142,3 +144,38 @@ def test_orders_change_only_for_what_is_named() -> None:
     hits = [Hit("d", chunk, None, 0, 1, score, "x") for chunk, score in ranking]
     assert [hit.chunk for hit in kept_first(hits, [3])] == [3, 1, 2]
     assert kept_first(hits, [9]) == hits
+
+
+@pytest.mark.parametrize(
+    ("before", "query", "wanted"),
+    [
+        ("민법 제751조는 무슨 뜻인가요?", "그럼 제750조는?", "민법_750"),
+        ("상법에는 어떤 책임이 있나요?", "그럼 제750조는?", "상법_750"),
+        ("민법 제750조와 상법 제750조", "그럼 근로기준법 제60조는?", "근로기준법_60"),
+    ],
+)
+async def test_a_follow_up_is_of_the_law_spoken_of(
+    filled: Container, before: str, query: str, wanted: str
+) -> None:
+    found = await filled.retrieval.search("law", query, before=before, mode="lexical")
+    assert found.hits[0].document == wanted
+
+
+async def test_after_no_law_an_article_of_several_is_left_to_search(filled: Container) -> None:
+    for before in ("", "배상은 누가 하나요?"):
+        found = await filled.retrieval.search(
+            "law", "그럼 제750조는?", before=before, mode="lexical"
+        )
+        alone = await filled.retrieval.search("law", "그럼 제750조는?", mode="lexical")
+        assert [hit.chunk for hit in found.hits] == [hit.chunk for hit in alone.hits]
+        assert found.hits[0].score > found.hits[-1].score
+
+
+@pytest.mark.parametrize("law", ["민법", "상법"])
+async def test_an_answer_to_a_follow_up_rests_on_the_law_spoken_of(
+    filled: Container, law: str
+) -> None:
+    history = [Turn(f"{law} 제751조는 무슨 뜻인가요?")]
+    events = filled.ask.stream("law", "그럼 제750조는?", history=history, top_k=1)
+    found = [event.hits async for event in events if isinstance(event, SourcesEvent)]
+    assert [hit.document for hits in found for hit in hits] == [f"{law}_750"]

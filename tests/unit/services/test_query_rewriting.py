@@ -47,6 +47,7 @@ async def test_rules_need_no_generator() -> None:
     found = await QueryRewriter(None, settings=RetrievalSettings()).meant(FOLLOW_UP, HISTORY)
     assert (found.asked, found.standalone, found.by) == (FOLLOW_UP, BY_RULES, "rules")
     assert found.also == (BY_RULES,)
+    assert found.before == HISTORY[0].question
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,7 @@ async def test_what_stands_on_its_own_stays(
     settings = RetrievalSettings.model_validate({"rewrite": how})
     found = await QueryRewriter(None, settings=settings).meant(question, history)
     assert (found.standalone, found.by, found.also) == (question, "", ())
+    assert found.before == ""
 
 
 async def test_the_generator_rewrites(engines: list[GenerationEngine]) -> None:
@@ -75,6 +77,7 @@ async def test_the_generator_rewrites(engines: list[GenerationEngine]) -> None:
 
     found = await rewriter(engines, script).meant(FOLLOW_UP, HISTORY)
     assert (found.standalone, found.by) == ("How often are monitors replaced?", "generator")
+    assert found.before == HISTORY[0].question  # said by the user, not by the generator
     [request] = seen
     assert "38 months" in request.messages[-1].content
 

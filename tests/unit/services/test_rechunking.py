@@ -275,8 +275,8 @@ async def test_an_embedder_that_breaks_midway_leaves_all_searchable_and_is_caugh
         breaking = IngestService(
             store,
             cast("EmbeddingService", Breaking(container.embedding, 1)),
-            container.analyzer,
-            IsolatedReader(),
+            shared_analyzer(),
+            IsolatedReader(),  # starts nothing until it reads
             settings=container.settings.ingest,
         )
         with pytest.raises(BackendError, match="gone"):

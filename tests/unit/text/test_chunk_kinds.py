@@ -177,3 +177,23 @@ def test_small_sections_are_read_with_those_around_them() -> None:
     long = "# Guide\n\n" + "\n\n".join(f"## S{n}\n\n" + "Sentence. " * 90 for n in range(3))
     parents = [p.parent for p in cut(ReadDocument("a.md", "", long))]
     assert all(parent is not None and parent[1] - parent[0] < 1100 for parent in parents)
+
+
+def test_a_chapter_keeps_its_note_of_amendment_whole() -> None:
+    chapter = "제6편 항공운송 <신설 2011.5.23> > 제2장 운송 <개정 2014.5.20>"
+    article = ReadDocument(
+        "r.jsonl#917", "상법 제917조(처분청구권)", BODY, metadata={"chapter": chapter}
+    )
+    assert [one.heading for one in cut(article)] == [chapter]
+
+
+def test_what_an_encoder_reads_is_estimated_by_the_width_of_letters() -> None:
+    word = "가나 "  # 0.7 + 0.7 + 0.27 tokens
+    for count, whole in ((280, True), (300, False)):
+        found = chunk(
+            ReadDocument("r.jsonl#1", "", word * count, media_type="application/json"),
+            target_chars=300,
+            overlap_chars=0,
+            strategy="record",
+        )
+        assert (len(found) == 1) == whole

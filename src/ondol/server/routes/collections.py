@@ -1,4 +1,4 @@
-"""``/v1/collections``: list, create, get, delete."""
+"""``/v1/collections``: list, create, get, cut anew, delete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from ondol.server.errors import json_response
 from ondol.server.routing import Open, router
-from ondol.server.schemas_native import CollectionBody
+from ondol.server.schemas_native import CollectionBody, RechunkBody
 from ondol.store.records import Collection
 
 routes = router("collections")
@@ -43,6 +43,16 @@ async def create_collection(body: CollectionBody, container: Open) -> Response:
 async def get_collection(collection: str, container: Open) -> Response:
     """Return one collection with its counts."""
     return json_response(_shape(await asyncio.to_thread(container.store.collection, collection)))
+
+
+@routes.post("/v1/collections/{collection}/rechunk")
+async def rechunk_collection(collection: str, body: RechunkBody, container: Open) -> Response:
+    """Cut its documents anew from their stored text; embeds only passages that change.
+
+    Stopped by a client that leaves, the next request goes on.
+    """
+    report = await container.ingest.rechunk(collection, body.chunking, dry_run=body.dry_run)
+    return json_response(asdict(report))
 
 
 @routes.delete("/v1/collections/{collection}")

@@ -25,6 +25,7 @@ async def search(
         top_k=body.top_k,
         mode=body.mode,
         rerank=body.rerank,
+        read=body.read,
         filter=body.filter,
         timing=timing,
     )

@@ -1,4 +1,4 @@
-"""ONNX Runtime's place in the order in which libraries are loaded.
+"""Which of two libraries must be loaded first.
 
 usearch and ONNX Runtime carry the same C++ symbols: with usearch loaded first, importing ONNX Runtime
 ends the process (seen with usearch 2.26 and onnxruntime 1.31); the other way round both work.
@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 
 
-def load_before_others() -> None:
+def load_onnx_runtime_first() -> None:
     """Import ONNX Runtime now, where it is installed; later imports of it cost nothing."""
     if importlib.util.find_spec("onnxruntime") is not None:
         importlib.import_module("onnxruntime")
