@@ -102,7 +102,9 @@ async def measure(
             "ingest": kept.ingest.model_copy(
                 update={"chunking": strategy, "chunk_chars": target, "chunk_overlap": overlap}
             ),
-            "cache": kept.cache.model_copy(update={"embeddings": "sqlite"}),
+            "cache": kept.cache.model_copy(
+                update={"embeddings": "redis" if kept.cache.embeddings == "redis" else "sqlite"}
+            ),
         }
     )
     parts = Parts(reranker=False, generator=False, fake=modes == ("lexical",))

@@ -20,6 +20,7 @@ from ondol.core.observe import NullObserver, Observer, Timing
 from ondol.core.types import Encoded, Pair
 from ondol.engine.adaptive_budget import MemoryLimits
 from ondol.engine.batching import Aging
+from ondol.engine.courtesy import Patience
 from ondol.engine.encoder_worker import EncoderWorker
 from ondol.engine.isolation import Value
 from ondol.engine.line import Item, Request
@@ -44,6 +45,7 @@ class BatcherLimits:
     queue_seconds: float = 60.0
     memory: MemoryLimits = field(default_factory=MemoryLimits)
     aging: Aging = field(default_factory=Aging)
+    patience: Patience = field(default_factory=Patience)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Batcher:
             items=limits.max_batch,
             memory=limits.memory,
             aging=limits.aging,
+            patience=limits.patience,
             free_bytes=free_bytes or partial(_free_bytes, encoder),
             clock=self._clock,
             observer=observer or NullObserver(),

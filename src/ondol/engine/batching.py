@@ -70,16 +70,19 @@ def next_batch(
     now: float = 0.0,
     urgent_streak: int = 0,
     aging: Aging | None = None,
+    bulk: Budget | None = None,
 ) -> list[int]:
     """Return the indices of the items to run now, in queue order; empty only when none wait.
 
     ``waiting`` is in order of arrival within each class. Urgent items run before the others and
     never share a batch with them; ``urgent_streak`` batches of urgent work in a row let bulk work
-    that has aged go first once. An item that alone exceeds the token budget runs alone.
+    that has aged go first once. A batch of bulk work is limited by ``bulk`` instead. An item that
+    alone exceeds the token budget runs alone.
     """
     if not waiting:
         return []
     urgent = _class_to_run(waiting, now, urgent_streak, aging or Aging())
+    budget = bulk if bulk is not None and not urgent else budget
     members = [i for i, item in enumerate(waiting) if item.urgent == urgent][:WINDOW]
     lengths = [budget.length(waiting[i].tokens) for i in members]
     chosen = _nearest(lengths, budget) if budget.padded else _oldest(lengths, budget)

@@ -18,6 +18,7 @@ from ondol.core.errors import OndolError
 from ondol.core.observe import BatchBudgetChanged, BatchRun, Event, Observer
 from ondol.engine.adaptive_budget import AdaptiveBudget, MemoryLimits
 from ondol.engine.batching import Aging, Budget, batch_cost
+from ondol.engine.courtesy import Courtesy, Patience
 from ondol.engine.isolation import Value, run_batch
 from ondol.engine.line import Item, Line, Request
 
@@ -38,6 +39,7 @@ class EncoderWorker:
         items: int,
         memory: MemoryLimits,
         aging: Aging,
+        patience: Patience,
         free_bytes: Callable[[], int | None],
         clock: Clock,
         observer: Observer,
@@ -48,6 +50,7 @@ class EncoderWorker:
         self._full = full
         self._budget = AdaptiveBudget(full, limits=memory, free_bytes=free_bytes, clock=clock)
         self._line = Line(aging=aging)
+        self._courtesy = Courtesy(patience)
         self._clock = clock
         self._observer = observer
         self._changed = threading.Condition()
@@ -85,6 +88,8 @@ class EncoderWorker:
             request.remaining -= failed
             if items:
                 self._line.extend(items, urgent=request.urgent)
+                if request.urgent:
+                    self._courtesy.urgent_came(self._clock.monotonic())
                 self._changed.notify()
         return True
 
@@ -110,7 +115,9 @@ class EncoderWorker:
             if self._budget.look():
                 self._tell_budget()
             with self._changed:
-                batch = self._line.take(self._budget.current, now=self._clock.monotonic())
+                now, whole = self._clock.monotonic(), self._budget.current
+                bulk = self._courtesy.bulk(whole, now=now)
+                batch = self._line.take(whole, now=now, bulk=bulk)
                 self._running = len(batch)
             if batch:
                 self._run(batch)
@@ -122,9 +129,11 @@ class EncoderWorker:
         ran = run_batch(self._encoder, [item.encoded for item in batch])
         seconds = self._clock.monotonic() - started
         self._seconds_per_item += _SMOOTHING * (seconds / len(batch) - self._seconds_per_item)
+        tokens = [item.tokens for item in batch]
+        with self._changed:
+            self._courtesy.ran(batch_cost(tokens, self._full), seconds)
         self._running = 0
         self._deliver(list(zip(batch, ran.values, strict=True)))
-        tokens = [item.tokens for item in batch]
         self._tell(
             BatchRun(
                 model=self._encoder.spec.model,

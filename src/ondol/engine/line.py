@@ -64,15 +64,23 @@ class Line:
         """Let ``items`` wait, behind those of their class."""
         (self._urgent if urgent else self._bulk).extend(items)
 
-    def take(self, budget: Budget, *, now: float) -> list[Item]:
-        """Take out what runs now; empty when nobody waits who has not left."""
+    def take(self, budget: Budget, *, now: float, bulk: Budget | None = None) -> list[Item]:
+        """Take out what runs now; empty when nobody waits who has not left.
+
+        ``bulk`` limits a batch of bulk work, by default ``budget`` does.
+        """
         self._forget_cancelled()
         view: Sequence[Item] = [
             *islice(self._urgent, WINDOW),
             *islice(self._bulk, WINDOW),
         ]
         chosen = next_batch(
-            view, budget, now=now, urgent_streak=self._urgent_streak, aging=self._aging
+            view,
+            budget,
+            now=now,
+            urgent_streak=self._urgent_streak,
+            aging=self._aging,
+            bulk=bulk,
         )
         batch = [view[i] for i in chosen]
         if not batch:

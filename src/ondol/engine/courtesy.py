@@ -1,0 +1,50 @@
+"""How long bulk work may hold the encoder while urgent work keeps coming.
+
+A batch that runs cannot be stopped, so a question that arrives waits for its end. For a while after
+each urgent item a bulk batch is therefore cut to what takes a few milliseconds, at the speed seen so
+far; when nobody has asked for long, bulk batches are whole again. Used under the worker's lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ondol.engine.batching import Budget
+
+_SMOOTHING = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """A bulk batch takes at most ``slice_seconds`` until ``seconds`` after the last urgent item."""
+
+    slice_seconds: float = 0.015
+    seconds: float = 5.0
+
+
+class Courtesy:
+    """The budget of a bulk batch; knows how fast the encoder is from the batches it ran."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._urgent_at = float("-inf")
+        self._tokens_per_second = 0.0
+
+    def urgent_came(self, now: float) -> None:
+        """Note that somebody waits for an answer, at ``now`` in the clock's seconds."""
+        self._urgent_at = now
+
+    def ran(self, tokens: int, seconds: float) -> None:
+        """Learn from a batch that cost ``tokens`` and took ``seconds``."""
+        if tokens <= 0 or seconds <= 0:
+            return
+        speed = tokens / seconds
+        known = self._tokens_per_second
+        self._tokens_per_second = known + _SMOOTHING * (speed - known) if known else speed
+
+    def bulk(self, budget: Budget, *, now: float) -> Budget:
+        """Return what a bulk batch may cost at ``now``: ``budget``, or a slice of time of it."""
+        if not self._tokens_per_second or now - self._urgent_at > self._patience.seconds:
+            return budget
+        tokens = int(self._tokens_per_second * self._patience.slice_seconds)
+        return replace(budget, tokens=max(1, min(budget.tokens, tokens)))
