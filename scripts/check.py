@@ -104,7 +104,7 @@ STEPS: Mapping[str, Callable[[], Outcome]] = {
     "types": lambda: tool("mypy"),
     "imports": lambda: Outcome(_call(str(Path(PYTHON).with_name("lint-imports")), "--no-logo")),
     "deps": lambda: tool("deptry", "src"),
-    "unit": lambda: pytest("unit", "not model and not gpu"),
+    "unit": lambda: pytest("unit", "not model and not gpu", "-n", "auto", "--dist", "loadfile"),
     "models": model_tests,
     "wheel": wheel,
 }
