@@ -1,4 +1,4 @@
-"""``ondol eval``: how well search and answers do on questions with known answers."""
+"""``ondol eval``: how well search, answers and tasks do where the right outcome is known."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from ondol.cli.eval_answers import answers
 from ondol.cli.eval_calibrate import calibrate
 from ondol.cli.eval_optimise import optimise
 from ondol.cli.eval_retrieval import retrieval
+from ondol.cli.eval_task import task
 from ondol.cli.fidelity import fidelity
 from ondol.cli.invocation import Invocation
 from ondol.cli.options import global_options
 
-_SHOWN = ("ndcg_at_10", "recall_at_10", "contains", "token_f1")
+_SHOWN = ("ndcg_at_10", "recall_at_10", "contains", "token_f1", "accuracy")
 
 
 @click.group("eval")
 @global_options()
 def evaluate() -> None:
-    """Measure search and answers on known questions, and forms against their reference."""
+    """Measure search, answers and tasks on what is known, and forms against their reference."""
 
 
-for _command in (retrieval, answers, optimise, calibrate, fidelity):
+for _command in (retrieval, answers, task, optimise, calibrate, fidelity):
     evaluate.add_command(_command)
 
 
@@ -51,6 +52,7 @@ def history(invocation: Invocation, *, last: int) -> None:
 
 def _row(one: dict[str, Any]) -> tuple[object, ...]:
     subject = one.get("dataset") or one.get("collection") or ""
+    subject = f"{one['task']}: {subject}" if "task" in one else subject
     figures = [one.get(key) for key in _SHOWN]
     told = [f"{value:.4f}" if isinstance(value, float) else "" for value in figures]
     return one.get("at", ""), one.get("kind", ""), subject, *told

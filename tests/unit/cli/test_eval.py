@@ -124,7 +124,9 @@ def test_optimise_prints_the_settings_to_use(run: Run, tmp_path: Path) -> None:
     told = run(*arguments, *worst)
     assert "[retrieval]" in told.out
     assert 'fusion = "' in told.out
-    kept = run(*arguments, "--set", "retrieval.mode=lexical")
+    lexical = ("--set", "retrieval.mode=lexical")
+    assert run(*arguments, *lexical).out.endswith("[retrieval]\ntop_k = 3\n")
+    kept = run(*arguments, *lexical, "--set", "retrieval.top_k=3")
     assert "keep the settings" in kept.out
     assert run("eval", "optimise", "--dataset", str(questions)).code == 2
     few = run(*arguments, "--json", "--limit", "15")
@@ -186,3 +188,44 @@ def test_a_folder_that_is_no_dataset(tmp_path: Path, run: Run) -> None:
     refused = run("eval", "retrieval", "--dataset", str(tmp_path), "--json")
     assert refused.code == 2
     assert "corpus.jsonl" in refused.data["error"]["message"]
+
+
+def test_a_task_is_scored_and_compared(tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "labelled.jsonl"
+    texts = [("정말 맛있어요 최고예요", "positive"), ("최악이에요 맛없고 별로", "negative")]
+    path.write_text(
+        "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in texts)
+    )
+    arguments = ("eval", "task", "--dataset", str(path), "--task")
+    found = run(*arguments, "reviews.sentiment", "--json").data
+    assert (found["accuracy"], found["macro_f1"], found["items"]) == (1.0, 1.0, 2)
+    assert found["seconds"] > 0
+    told = run(*arguments, "reviews.summary", "--baseline", "all", "--items")
+    assert told.code == 0, told.err
+    assert "ALL" in told.out
+    assert "DIFFERENCE" in told.out
+    assert "OUTCOME" in told.out
+    both = run(*arguments, "reviews.summary", "--baseline", "all", "--json", "--items").data
+    assert both["baselines"]["all"]["differences"]["success_rate"] == 0.0
+    assert [len(runs) for runs in both["runs_of"].values()] == [1, 1]
+    last = run("eval", "history", "--json").data["evaluations"][-1]
+    assert (last["kind"], last["task"], last["dataset"]) == (
+        "task",
+        "reviews.summary",
+        "labelled.jsonl",
+    )
+    assert "reviews.sentiment: labelled.jsonl" in run("eval", "history").out
+
+
+def test_a_task_that_cannot_be_evaluated_so_is_told_first(tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "labelled.jsonl"
+    path.write_text(json.dumps({"text": "좋아요", "label": "positive"}) + "\n")
+    arguments = ("eval", "task", "--dataset", str(path), "--task")
+    refused = run(*arguments, "reviews.sentiment", "--baseline", "no-retrieval")
+    assert refused.code == 2
+    assert "baseline" in refused.err
+    assert run(*arguments, "reviews.sentimental").code == 2
+    assert run("eval", "task", "--task", "x", "--dataset", str(tmp_path / "none")).code == 2
+    path.write_text(json.dumps({"text": "좋아요", "label": "mixed"}) + "\n")
+    warned = run(*arguments, "reviews.sentiment")
+    assert "mixed (1)" in warned.err

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ondol.core.types import SearchMode
+from ondol.core.types import Hit, SearchMode
 from ondol.services.evaluation.bootstrap import Difference, Interval
 from ondol.services.evaluation.datasets import Query, RetrievalDataset
 from ondol.services.evaluation.scores import (
@@ -31,6 +31,8 @@ CHUNKS = 60
 """Hits looked at for ten documents: a long document may hold many of them."""
 
 Told = Callable[[int, int], None]
+Seen = Callable[[Query, Sequence[str], Sequence[Hit]], None]
+"""Hears of a query, the hits found for it, and the document each is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +165,23 @@ async def ask_all(
     now: Callable[[], float],
     chunks: int = CHUNKS,
     querying: Told | None = None,
+    names: Mapping[str, str] | None = None,
+    seen: Seen | None = None,
 ) -> RetrievalScores:
-    """Ask ``collection`` every query and score the documents of the best ``chunks`` hits."""
+    """Ask ``collection`` every query and score the documents of the best ``chunks`` hits.
+
+    ``names`` are those of documents that the judgments know under another name than the hits do.
+    """
     started = now()
     scores: list[QueryScore] = []
     for query in queries:
         found = await retrieval.search(
             collection, query.text, top_k=chunks, mode=mode, rerank=rerank
         )
-        scores.append(score(query, list(dict.fromkeys(hit.document for hit in found.hits))))
+        documents = [(names or {}).get(hit.document, hit.document) for hit in found.hits]
+        scores.append(score(query, list(dict.fromkeys(documents))))
+        if seen is not None:
+            seen(query, documents, found.hits)
         if querying is not None:
             querying(len(scores), len(queries))
     return RetrievalScores(tuple(scores), seconds=now() - started)

@@ -1,7 +1,8 @@
 """What becomes of an item that could not be worked: tried again, tried later, or over. Pure.
 
 A refusal is the machine's state, not the item's fault: it costs no attempt, only patience. A failure
-that may pass is tried again with exponential backoff and jitter. What cannot succeed is over at once.
+that may pass is tried again with exponential backoff and jitter; what used up all its time once only,
+since that costs as much again. What cannot succeed is over at once.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ondol.store.job_rows import ItemError, Lease
 
 LONGEST_SECONDS = 300.0
 _MAY_PASS = (BackendError, Cancelled, DeadlineExceeded, DownloadFailed, StoreError, TimeoutError)
+_SPENT_ATTEMPTS = 2  # for what ran to the end of its time: perhaps the machine was busy, once
 _SHOWN = 1000
 
 
@@ -72,7 +74,8 @@ def judge(
         pause = _backoff(streak, settings)
         asked = min(error.retry_after, LONGEST_SECONDS)
         return Later(max(asked, pause) * (1.0 + 0.25 * chance()))
-    if isinstance(error, _MAY_PASS) and lease.attempts + 1 < settings.attempts:
+    attempts = min(settings.attempts, _SPENT_ATTEMPTS) if _spent(error) else settings.attempts
+    if isinstance(error, _MAY_PASS) and lease.attempts + 1 < attempts:
         pause = _backoff(lease.attempts, settings)
         return Again(pause * (0.5 + 0.5 * chance()), reason(error))
     return Over(reason(error))
@@ -93,6 +96,13 @@ def reason(error: Exception) -> ItemError:
         f"an unexpected {type(error).__name__} stopped this item",
         "look for the job's id in the log; report it",
     )
+
+
+def _spent(error: Exception) -> bool:
+    """Whether the item used up the time that its task, or the job, gives one."""
+    if isinstance(error, OndolError):
+        return error.code == "task_timeout"
+    return isinstance(error, TimeoutError)
 
 
 def _backoff(times: int, settings: JobSettings) -> float:

@@ -19,6 +19,7 @@ from ondol.core.errors import (
     OndolError,
     Overloaded,
     Refused,
+    StoreError,
 )
 from ondol.core.job_section import JobSettings
 from ondol.services.jobs.choice import in_turn, share_of
@@ -38,13 +39,14 @@ def fate(
     now: float = 0.0,
     streak: int = 0,
     chance: float = 0.0,
+    rules: JobSettings = SETTINGS,
 ) -> Verdict:
     lease = Lease("j", 0, "i", "t", "", "{}", "token", 60.0, attempts, 0, refused_since)
-    return judge(error, lease, settings=SETTINGS, now=now, streak=streak, chance=lambda: chance)
+    return judge(error, lease, settings=rules, now=now, streak=streak, chance=lambda: chance)
 
 
 @pytest.mark.parametrize(
-    "error", [BackendError("x"), GeneratorDied("x"), DeadlineExceeded("x"), TimeoutError()]
+    "error", [BackendError("x"), GeneratorDied("x"), DeadlineExceeded("x"), StoreError("x")]
 )
 def test_what_may_pass_is_tried_again_with_growing_waits(error: Exception) -> None:
     waits = []
@@ -54,6 +56,15 @@ def test_what_may_pass_is_tried_again_with_growing_waits(error: Exception) -> No
         waits.append(verdict.seconds)
     assert waits == [1.0, 2.0, 4.0]
     assert isinstance(fate(error, attempts=3), Over)
+
+
+@pytest.mark.parametrize(
+    "error", [DeadlineExceeded("it took longer than 600 s", code="task_timeout"), TimeoutError()]
+)
+def test_what_used_up_its_time_is_tried_once_more_only(error: Exception) -> None:
+    assert isinstance(fate(error), Again)
+    assert isinstance(fate(error, attempts=1), Over)
+    assert isinstance(fate(error, rules=JobSettings(attempts=1)), Over)
 
 
 @pytest.mark.parametrize(

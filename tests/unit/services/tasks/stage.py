@@ -46,14 +46,18 @@ class Staged:
 
 @asynccontextmanager
 async def tasks_on(
-    container: Container, answer: Answer, *, folders: tuple[str, ...] = ()
+    container: Container,
+    answer: Answer,
+    *,
+    folders: tuple[str, ...] = (),
+    context_tokens: int = 100_000,
 ) -> AsyncIterator[tuple[TaskService, FakeGenerator]]:
     """Yield the tasks of the shipped packs and of ``folders``, and the generator that answers."""
 
     def script(request: GenerationRequest) -> list[str]:
         return list(answer(request))
 
-    generator = FakeGenerator(script=script, context_tokens=100_000)
+    generator = FakeGenerator(script=script, context_tokens=context_tokens)
     engine = GenerationEngine(generator, slots=1)
     home = container.settings.home
     bench = Workbench(Staged(container, ChatService(engine, model="fake")), home=home)

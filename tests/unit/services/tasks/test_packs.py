@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.unit.services.tasks.stage import filling, tasks_on
 
 from ondol.core.errors import InvalidInput
 from ondol.services.container import Container
+from ondol.services.tasks.classifier import load_classifier
 from ondol.services.tasks.pack_file import check_pack, read_pack
 from ondol.services.tasks.shelf import PackShelf, shipped_folder
 
@@ -25,6 +27,15 @@ def pack(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["reviews", "legal"])
 def test_shipped_packs_are_sound(name: str) -> None:
     assert check_pack(shipped_folder() / name) == []
+
+
+def test_shipped_classifiers_name_their_sources_and_licences() -> None:
+    for path in sorted(shipped_folder().glob("*/classifiers/*.npz")):
+        notice = (path.parent / "NOTICE").read_text("utf-8")
+        licences = re.findall(r"CC0 1\.0|CC BY \d\.\d|Apache-2\.0", load_classifier(path).about)
+        assert licences, path.name
+        assert path.name in notice
+        assert [one for one in licences if one not in notice] == []
 
 
 @pytest.mark.parametrize(

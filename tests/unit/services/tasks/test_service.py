@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.services.tasks.stage import filling, sample, tasks_on
 
-from ondol.core.errors import InvalidInput, NotFound
+from ondol.core.errors import InvalidInput, NotFound, TextTooLong
 from ondol.core.types import GenerationRequest
 from ondol.services.container import Container
 from ondol.services.tasks.json_schema import fits
@@ -138,6 +138,75 @@ async def test_a_case_cites_only_provisions_that_are_there(container: Container)
     assert found.dropped_claims == 1
     assert "법률 자문이 아닙니다" in found.notice
     assert any("precedents" in warning for warning in found.warnings)
+
+
+async def test_what_is_more_than_the_generator_reads_is_cut_shorter_and_told(
+    container: Container,
+) -> None:
+    told = {"reviews": [{"id": f"r{i}", "text": "양이 정말 푸짐해요 " * 20} for i in range(12)]}
+    text = "양이 정말 푸짐합니다"
+    async with tasks_on(container, lambda r: filling(r, text)) as (tasks, generator):
+        whole = await tasks.run("reviews.summary", told)
+        tokens = generator.count_tokens(_prompt(generator.order[0]))
+    async with tasks_on(
+        container, lambda r: filling(r, text), context_tokens=int(tokens * 0.7)
+    ) as (tasks, generator):
+        found = await tasks.run("reviews.summary", told)
+    assert found.result["summary"] == whole.result["summary"] != []
+    assert any("cut shorter" in one for one in found.warnings)
+    assert not any("cut shorter" in one for one in whole.warnings)
+    assert all(f"[{marker}]" in _prompt(generator.order[0]) for marker in found.evidence)
+    with pytest.raises(TextTooLong):
+        async with tasks_on(container, lambda _: "{}", context_tokens=10) as (tasks, _):
+            await tasks.run("reviews.summary", told)
+
+
+def _prompt(request: GenerationRequest) -> str:
+    return "\n".join(message.content for message in request.messages)
+
+
+async def test_facts_rest_on_the_case_alone_and_on_what_says_them(container: Container) -> None:
+    await container.ingest.ingest_records("statutes", LAWS)
+    case = "피고의 과실로 손해를 입었다. 원고는 보증금의 반환을 구한다."
+
+    def answer(request: GenerationRequest) -> str:
+        said = json.loads(filling(request, "원고는 보증금의 반환을 구한다."))
+        of_the_law = "타인에게 손해를 가한 자는 그 손해를 배상할 책임이 있다."
+        said["facts"] = [
+            {"text": "원고는 보증금의 반환을 구한다.", "evidence": ["s1", "s2"]},
+            {"text": of_the_law, "evidence": ["s1"]},
+        ]
+        return json.dumps(said, ensure_ascii=False)
+
+    async with tasks_on(container, answer) as (tasks, _):
+        found = await tasks.run("legal.case_analysis", {"text": case})
+    [fact] = found.result["facts"]
+    assert [one["quote"] for one in fact["evidence"]] == ["원고는 보증금의 반환을 구한다."]
+    assert found.dropped_claims == 1
+
+
+async def test_two_articles_of_one_law_are_both_looked_up(container: Container) -> None:
+    laws = [
+        {
+            "id": f"민법_{n}",
+            "title": f"민법 제{n}조(일)",
+            "text": f"손해의 배상 {n}",
+            "metadata": {},
+        }
+        for n in (750, 751)
+    ]
+    laws.append({"id": "상법_751", "title": "상법 제751조(일)", "text": "다른 법", "metadata": {}})
+    await container.ingest.ingest_records("statutes", laws)
+    said = "민법 제750조, 제751조의 손해의 배상입니다"
+    missing = "민법 제750조, 제752조의 손해의 배상입니다"
+    for text, kept in ((said, 1), (missing, 0)):
+
+        def answer(request: GenerationRequest, text: str = text) -> str:
+            return filling(request, text)
+
+        async with tasks_on(container, answer) as (tasks, _):
+            found = await tasks.run("legal.consultation", {"question": "손해의 배상 750 751 752"})
+        assert len(found.result["answer"]) == kept
 
 
 async def test_search_needs_no_generator(container: Container) -> None:

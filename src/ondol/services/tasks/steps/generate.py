@@ -1,7 +1,8 @@
 """``generate``: puts what was chosen and found before the generator and takes a schema-bound answer.
 
 The schema is the pack's, with the markers that the prompt really holds filled in; an answer that was
-cut off counts as far as it is whole. Parameters: ``answer`` (a JSON schema of the pack), ``prompt`` (a
+cut off counts as far as it is whole. A prompt that is more than the generator can read is put again
+with every text in it cut to half, at most three times. Parameters: ``answer`` (a JSON schema of the pack), ``prompt`` (a
 template, the task's own by default), ``each`` = "groups" (one object per group instead of one in all),
 ``into`` (result key of those objects), ``tokens`` (longest answer, the task's limit by default).
 """
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from ondol.core.errors import TextTooLong
 from ondol.core.types import GenerationRequest
 from ondol.services.chat import Completion
 from ondol.services.tasks.answers import filled, parsed
@@ -25,6 +27,10 @@ from ondol.text.fencing import fenced
 
 CUT = "the answer reached its limit and was cut off; what was whole is kept"
 EMPTY = "the generator's answer did not fit its schema and was left out"
+SHORTENED = "the texts were more than the generator can read at once; each was cut shorter"
+_SHARES = (1.0, 0.5, 0.25, 0.125)
+_VALUE_CHARS = 2_000
+_LEAST_CHARS = 40
 
 
 class GenerateParameters(Parameters):
@@ -53,7 +59,7 @@ class Generate:
         if schema is None or not run.lines:
             return self._taken(run.warned("there was nothing to put before the generator"), {})
         before = self._bench.clock.monotonic()
-        done = await self._asked(run, schema)
+        run, done = await self._answered(run, schema)
         spent = (self._bench.clock.monotonic() - before) * 1e3
         answer = parsed(done.text, schema)
         run = run.spent(done.usage)
@@ -65,18 +71,31 @@ class Generate:
             run = run.warned(EMPTY)
         return self._taken(replace(run, model=self._bench.services.chat.model), answer.value or {})
 
-    async def _asked(self, run: Run, schema: Mapping[str, Any]) -> Completion:
+    async def _answered(self, run: Run, schema: Mapping[str, Any]) -> tuple[Run, Completion]:
+        """Return the answer, and the run with a warning where texts had to be cut for it."""
+        *more, last = _SHARES
+        for share in more:
+            try:
+                done = await self._asked(run, schema, share)
+            except TextTooLong:
+                continue
+            return (run if share == 1.0 else run.warned(SHORTENED)), done
+        return run.warned(SHORTENED), await self._asked(run, schema, last)
+
+    async def _asked(self, run: Run, schema: Mapping[str, Any], share: float) -> Completion:
+        """Ask with the first ``share`` of every text; each marker stays in the prompt."""
         name = self._parameters.prompt or run.task.name.partition(".")[2]
         prompt = run.task.prompts[name, run.language]
         inputs = {
-            key: told_value(value)
+            key: told_value(value, limit=int(_VALUE_CHARS * share))
             for key, value in run.input.items()
             if isinstance(value, str | int | float)
         }
+        lines = run.lines if share == 1.0 else [_shortened(line, share) for line in run.lines]
         request = GenerationRequest(
             messages=prompt.messages(
                 title=run.task.title.get(run.language, ""),
-                data=fenced(run.lines),
+                data=fenced(lines),
                 values={
                     **dict.fromkeys(("groups", "aspects", "distribution", "fields"), ""),
                     **inputs,
@@ -122,3 +141,9 @@ class Generate:
             if group.key in answer
         ]
         return run.adding(**{self._parameters.into or "claims": rows})
+
+
+def _shortened(line: str, share: float) -> str:
+    """Return the first ``share`` of a line; a few words with its marker always stay."""
+    most = max(_LEAST_CHARS, int(len(line) * share))
+    return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"

@@ -2,8 +2,9 @@
 
 The budget follows the length of the entries: ``limit`` of usual length fit, never more than ``tokens``;
 a longer entry is cut. With groups, each group in turn chooses its own, so that every aspect is shown.
-Parameters: ``limit``, ``tokens``, ``entry_tokens``, ``method`` (facility, mmr, medoids, or all: the
-baseline), ``label`` (only entries so labelled), ``each`` = "groups", ``order`` ("text" keeps the input's).
+Parameters: ``limit``, ``tokens``, ``entry_tokens``, ``method`` (facility, mmr, medoids, or all: whole
+entries until ``tokens`` are full, the baseline), ``label`` (only entries so labelled), ``each`` =
+"groups", ``order`` ("text" keeps the input's).
 """
 
 from __future__ import annotations
@@ -62,9 +63,9 @@ class Represent:
         return self._shown(run, chosen)
 
     def _every(self, run: Run) -> list[int]:
-        costs = [self._cost(entry) for entry in run.entries]
+        costs = [estimate_tokens(entry.text) + _LABEL_TOKENS for entry in run.entries]
         kept: list[int] = []
-        left = self._bench.settings.max_tokens
+        left = min(self._parameters.tokens, self._bench.settings.max_tokens)
         for place in self._members(run):
             if costs[place] <= left:
                 kept.append(place)

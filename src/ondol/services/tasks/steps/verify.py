@@ -6,8 +6,9 @@ in meaning), the polarity is the same, and every law or case it names exists in 
 cited evidence does not, the rest of what was there is searched for what does. Markers then become ids,
 or document, page, offsets and quote. Parameters: ``claims`` (keys of the result), ``text`` (the claim's
 text), ``min_support``, ``min_cosine`` (0: words alone), ``polarity``, ``references`` (name the fields
-of the input with collections), ``evidence`` (most kept per claim), ``exists`` (the marker alone is the
-claim: a passage that was found).
+of the input with collections), ``evidence`` (most kept per claim), ``kinds`` (letters of the markers that
+may carry a claim: the facts of a case only its own sentences), ``exists`` (the marker alone is the claim:
+a passage that was found).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ondol.services.tasks.steps.base import Parameters
 from ondol.services.tasks.steps.represent import entry_evidence
 from ondol.services.tasks.workbench import Workbench
 from ondol.text.features import Features, coverage, features, numbers, union
-from ondol.text.references import references_of
+from ondol.text.references import Reference, references_of
 
 
 class VerifyParameters(Parameters):
@@ -42,6 +43,7 @@ class VerifyParameters(Parameters):
     references: tuple[str, ...] = ()
     defaults: tuple[str, ...] = ()
     evidence: int = Field(3, ge=1, le=20)
+    kinds: tuple[str, ...] = ()
     exists: bool = False
 
     def needs(self) -> list[tuple[str, str, str]]:
@@ -65,7 +67,12 @@ class Verify:
 
     async def run(self, run: Run) -> Run:
         """Check the claims of ``run``'s result."""
-        candidates = _candidates(run)
+        kinds = self._parameters.kinds
+        candidates = {
+            marker: one
+            for marker, one in _candidates(run).items()
+            if not kinds or marker.rstrip("0123456789") in kinds
+        }
         dropped = 0
         checked: dict[str, Any] = {}
         for key in self._parameters.claims:
@@ -154,7 +161,10 @@ class Verify:
     def _best(
         self, text: str, found: Sequence[_Candidate], near: Mapping[int, float]
     ) -> list[_Candidate]:
-        """Return the candidates that say most of the text, the best first."""
+        """Return the candidates that say most of the text, the best first.
+
+        Those that say less than half as much as the best are left out where the others do without.
+        """
         wanted, needed = features(text), numbers(text)
 
         def worth(one: _Candidate) -> float:
@@ -164,7 +174,9 @@ class Verify:
                 + 2.0 * near.get(one.place, 0.0)
             )
 
-        return sorted(found, key=lambda one: -worth(one))[: self._parameters.evidence]
+        ranked = sorted(found, key=lambda one: -worth(one))[: self._parameters.evidence]
+        kept = [one for one in ranked if worth(one) >= worth(ranked[0]) / 2]
+        return kept if self._carried(text, kept, near) else ranked
 
     def _nearness(self, run: Run, vector: Any) -> dict[int, float]:
         if vector is None or run.vectors is None:
@@ -190,13 +202,11 @@ class Verify:
         given = " ".join(value for value in run.input.values() if isinstance(value, str))
         known = {key for one in references_of(given) for key in one.keys}
         for one in references_of(text):
-            if known.isdisjoint(one.keys) and not await self._looked_up(
-                run, text[one.start : one.end]
-            ):
+            if known.isdisjoint(one.keys) and not await self._looked_up(run, one):
                 return False
         return True
 
-    async def _looked_up(self, run: Run, name: str) -> bool:
+    async def _looked_up(self, run: Run, name: Reference) -> bool:
         lookups = Lookups(self._bench.services.store)
         defaults = (*self._parameters.defaults, *("",) * len(self._parameters.references))
         for field, default in zip(self._parameters.references, defaults, strict=False):
@@ -204,7 +214,7 @@ class Verify:
             if not collection:
                 continue
             try:
-                found = await asyncio.to_thread(lookups.chunks, collection, name, [], metadata={})
+                found = await asyncio.to_thread(lookups.of, collection, name)
             except NotFound:
                 continue
             if found:

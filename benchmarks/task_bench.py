@@ -1,0 +1,70 @@
+"""What the benchmarks of tasks share: a container with one generator, records taken in, models named."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import data_set, working_home
+
+from ondol.core.settings import load_settings
+from ondol.services.components import Parts
+from ondol.services.container import Container
+
+AT_ONCE = 500
+
+
+def options(
+    description: str | None, *, models: Sequence[str], limit: int
+) -> argparse.ArgumentParser:
+    """Return the options that all of them have."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--home", type=Path, help="keeps what was taken in; a scratch home without")
+    parser.add_argument("--models", nargs="+", default=list(models), metavar="ID")
+    parser.add_argument("--limit", type=int, default=limit, help="items")
+    parser.add_argument("--context", type=int, default=8192, help="tokens of one request")
+    parser.add_argument("--seed", type=int, default=6)
+    return parser
+
+
+def opened(args: argparse.Namespace, model: str, *, searches: bool) -> Container:
+    """Return a container of ``model``, one slot with the whole context, and the embedder."""
+    home = args.home or working_home("tasks")
+    args.home = home
+    settings = load_settings(
+        flags={
+            "home": home,
+            "generation.model": model,
+            "generation.slots": 1,
+            "generation.context_tokens": args.context,
+            "generation.first_token_seconds": 3600.0,
+            "generation.total_seconds": 3600.0,
+            "tasks.max_tokens": args.context,
+            "tasks.seconds": 3600.0,
+        }
+    )
+    parts = Parts(generator=True, keywords=searches, reranker=False)
+    return Container.open(settings, parts=parts)
+
+
+def rows_of(name: str, file: str) -> list[dict[str, Any]]:
+    """Return the rows of a shared set."""
+    lines = (data_set(name) / file).read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+async def take_in(
+    container: Container, collection: str, records: Iterable[Mapping[str, Any]]
+) -> None:
+    """Ingest records of ``id``, ``text``, ``title``, ``metadata``; what is there already stays."""
+    every = list(records)
+    for start in range(0, len(every), AT_ONCE):
+        await container.ingest.ingest_records(collection, every[start : start + AT_ONCE])
+
+
+def shown(value: object) -> str:
+    """Return a figure for a table."""
+    return f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
