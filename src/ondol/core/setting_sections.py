@@ -293,7 +293,7 @@ class AnswerSettings(Section):
 
 class IngestSettings(Section):
     chunking: ChunkStrategy = Field(
-        "heading",
+        "auto",
         description="How new collections are cut. 'auto' recognises statutes, judgments, records and "
         "headings; name one where the documents are of one kind. See docs/concepts/reading.md.",
     )

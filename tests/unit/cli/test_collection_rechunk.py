@@ -19,7 +19,7 @@ def long(tmp_path: Path, run: Run) -> str:
     folder.mkdir()
     (folder / "leave.md").write_text(LONG, "utf-8")
     (folder / "parking.txt").write_text("Guests park in bay 42 behind the house.\n", "utf-8")
-    assert run("ingest", str(folder), "-c", "long").code == 0
+    assert run("ingest", str(folder), "-c", "long", "--chunking", "heading").code == 0
     return "long"
 
 

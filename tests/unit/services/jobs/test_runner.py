@@ -265,6 +265,7 @@ async def test_old_jobs_are_thrown_out(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         job = await stage.submit("a")
         await stage.ended(job)
+        await stage.rests()
         stage.timers.advance(31 * 86400.0)
         await stage.until(lambda: stage.store.recent() == [])
 
