@@ -6,7 +6,7 @@ The chunks are windows of 300 characters over the shared Korean and English corp
 there is too little text; the queries are the sets' own. A server on loopback is asked one query after
 another, by vectors alone, by keywords alone and by both; then by both while documents are ingested
 in bulk, once by the server itself (an upload) and once by ``ondol ingest`` beside it. The baseline of
-those is the quiet run in the same process. With ``--synthetic`` most vectors are perturbed ones
+those is the quiet run in the same process. The embedding cache is off: every query is embedded. With ``--synthetic`` most vectors are perturbed ones
 (see ``vectors.py``), which the result says. The last line is JSON.
 """
 
@@ -71,7 +71,10 @@ def serving(home: Path) -> Iterator[tuple[str, int]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [*command("--set", f"server.port={port}", "--set", "generation.model=none", "serve")],
+        command(
+            *("--set", f"server.port={port}", "--set", "generation.model=none"),
+            *("--set", "cache.embeddings=off", "serve"),
+        ),
         env=environment(home),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

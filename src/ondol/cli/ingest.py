@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @collection_option
 @chunking_option("How a new collection is cut (ingest.chunking).")
+@click.option(
+    "--full-speed",
+    is_flag=True,
+    help="Do not give way to a server that runs over the same home.",
+)
 @global_options()
 @click.pass_obj
 def ingest(
@@ -30,12 +35,15 @@ def ingest(
     paths: tuple[Path, ...],
     collection: str,
     chunking: ChunkStrategy | None,
+    full_speed: bool,
 ) -> None:
     """Read files and folders into a collection (PDF, TXT, Markdown, HTML, JSONL, CSV).
 
     What has not changed is left alone; what cannot be read is named and the rest goes on. Exit code
-    1 when any document failed.
+    1 when any document failed. While a server runs over the same home it has the processor first.
     """
+    if not full_speed:
+        _give_way(invocation)
     report = invocation.run(_ingest(invocation, paths, collection, chunking))
     output = invocation.output
     if output.as_json:
@@ -49,6 +57,16 @@ def ingest(
     _tell_troubles(output, report)
     if report.failed:
         raise click.exceptions.Exit(1)
+
+
+def _give_way(invocation: Invocation) -> None:
+    from ondol.core.pid_file import server_process
+    from ondol.core.priority import give_way
+
+    if server_process(invocation.settings.home) is not None and give_way():
+        invocation.output.note(
+            "a server runs over this home and has the processor first (--full-speed: it has not)"
+        )
 
 
 async def _ingest(

@@ -115,12 +115,23 @@ class EncoderWorker:
             if self._budget.look():
                 self._tell_budget()
             with self._changed:
+                self._rest()
+                if self._stopping:
+                    return
                 now, whole = self._clock.monotonic(), self._budget.current
                 bulk = self._courtesy.bulk(whole, now=now)
                 batch = self._line.take(whole, now=now, bulk=bulk)
                 self._running = len(batch)
             if batch:
                 self._run(batch)
+
+    def _rest(self) -> None:
+        """Before bulk work, leave the encoder free a moment for who asks again and again."""
+        if self._line.urgent:
+            return
+        now, streak = self._clock.monotonic(), self._line.urgent_streak
+        if seconds := self._courtesy.rest(now=now, streak=streak):
+            self._changed.wait(seconds)
 
     def _run(self, batch: Sequence[Item]) -> None:
         started = self._clock.monotonic()

@@ -60,6 +60,16 @@ class Line:
     def __len__(self) -> int:
         return len(self._urgent) + len(self._bulk)
 
+    @property
+    def urgent(self) -> bool:
+        """Whether anybody urgent waits."""
+        return bool(self._urgent)
+
+    @property
+    def urgent_streak(self) -> int:
+        """Urgent batches in a row while bulk work waited."""
+        return self._urgent_streak
+
     def extend(self, items: Iterable[Item], *, urgent: bool) -> None:
         """Let ``items`` wait, behind those of their class."""
         (self._urgent if urgent else self._bulk).extend(items)

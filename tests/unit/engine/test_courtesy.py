@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -86,3 +87,35 @@ def test_a_slice_follows_the_speed_of_the_encoder() -> None:
     for _ in range(40):
         courtesy.ran(1000, 0.5)
     assert courtesy.bulk(WHOLE, now=0.1).tokens == pytest.approx(20, abs=1)
+
+
+def test_the_encoder_rests_for_the_next_question_but_not_for_ever() -> None:
+    courtesy = Courtesy(Patience(rest_seconds=0.02, rests=2, asking_seconds=1.0))
+    assert courtesy.rest(now=0.0, streak=0) == 0.0  # nobody has asked
+    courtesy.urgent_came(10.0)
+    assert courtesy.rest(now=10.5, streak=0) == 0.02
+    assert courtesy.rest(now=10.5, streak=1) == 0.02
+    assert courtesy.rest(now=10.5, streak=2) == 0.0  # bulk work has waited long enough
+    assert courtesy.rest(now=11.5, streak=0) == 0.0  # nobody asks any more
+
+
+async def test_a_question_that_comes_while_the_encoder_rests_runs_before_bulk_work() -> None:
+    limits = BatcherLimits(max_batch=1, patience=Patience(rest_seconds=20.0, rests=2))
+    batcher = Batcher(FakeEmbedder(), limits=limits, clock=ManualClock())
+    done: list[str] = []
+
+    async def submit(name: str, *, urgent: bool) -> None:
+        await batcher.submit([name], urgent=urgent)
+        done.append(name)
+
+    try:
+        await submit("question 1", urgent=True)
+        bulk = asyncio.create_task(submit("bulk", urgent=False))
+        while batcher.waiting < 1:
+            await asyncio.sleep(0)
+        await submit("question 2", urgent=True)
+        await submit("question 3", urgent=True)
+        await bulk
+    finally:
+        await batcher.close()
+    assert done == ["question 1", "question 2", "question 3", "bulk"]
