@@ -1,20 +1,40 @@
-"""``ondol eval optimise``: the search settings that suit the user's own questions."""
+"""``ondol eval optimise``: the cut and the search settings that suit the user's own questions."""
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from ondol.cli.cut_options import cut_options
 from ondol.cli.eval_corpus import ingest_corpus
+from ondol.cli.eval_optimise_report import commands, show
 from ondol.cli.invocation import Invocation
 from ondol.cli.options import global_options
 from ondol.cli.progress import meter
+from ondol.core.chunking import ChunkStrategy
 
 if TYPE_CHECKING:
+    from ondol.services.container import Container
     from ondol.services.evaluation.datasets import Query
-    from ondol.services.evaluation.optimise import Optimised
+    from ondol.services.evaluation.optimise import Told
+    from ondol.services.evaluation.optimised import Optimised
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What to try on which documents; ``folder`` is where cuts may lie, ``None`` to try none."""
+
+    dataset: Path
+    collection: str | None
+    queries: list[Query]
+    rerank: bool
+    strategies: tuple[ChunkStrategy, ...]
+    lengths: tuple[int, ...]
+    folder: Path | None
 
 
 @click.command()
@@ -33,6 +53,7 @@ if TYPE_CHECKING:
 )
 @click.option("--limit", type=click.IntRange(min=16), help="Only the first so many questions.")
 @click.option("--rerank", is_flag=True, help="Try reranking too; this takes much longer.")
+@cut_options
 @global_options()
 @click.pass_obj
 def optimise(
@@ -42,84 +63,93 @@ def optimise(
     collection: str | None,
     limit: int | None,
     rerank: bool,
+    strategies: tuple[ChunkStrategy, ...] | None,
+    lengths: tuple[int, ...] | None,
 ) -> None:
-    """Choose mode, fusion, weight, candidates and reranking on half of the questions.
+    """Choose cut, mode, fusion, weight, candidates, reranking and top_k on half of the questions.
 
     The other half decides whether the choice beats what is set; if it does not, what is set stays.
-    Prints the settings to use; writes none.
+    Prints the commands to run and the settings to use; changes nothing.
     """
     from ondol.services.evaluation.datasets import load_judged
+    from ondol.services.evaluation.halves import halves
     from ondol.services.evaluation.history import record
+    from ondol.services.scratch import scratch_folder
 
     if collection is None and not dataset.is_dir():
         raise click.UsageError("a question file needs the collection to search: -c NAME")
+    settings = invocation.settings
+    cuts = bool(strategies or lengths)
+    if cuts and settings.models.embedder == "none":
+        raise click.UsageError("other cuts must be embedded, and models.embedder is none")
     queries = load_judged(dataset)[:limit]
-    name, found = invocation.run(_optimise(invocation, dataset, collection, queries, rerank))
-    report = {"collection": name, "dataset": dataset.resolve().name, **found.as_json()}
+    halves(queries)  # too few questions are told before anything is loaded
+    with scratch_folder(settings.home) if cuts else nullcontext() as folder:
+        wanted = _Wanted(
+            dataset, collection, queries, rerank, strategies or (), lengths or (), folder
+        )
+        name, found = invocation.run(_optimise(invocation, wanted))
+    lines = commands(found, name, settings.ingest)
+    report = {
+        "collection": name,
+        "dataset": dataset.resolve().name,
+        **found.as_json(),
+        "commands": lines,
+    }
     kept = {key: value for key, value in report.items() if key != "trials"}
-    record(invocation.settings.home, "optimise", kept, at=invocation.clock.wall())
+    record(settings.home, "optimise", kept, at=invocation.clock.wall())
     if invocation.output.as_json:
         invocation.output.data(report)
         return
-    _show(invocation, found)
+    show(invocation.output, found, lines)
 
 
-async def _optimise(
-    invocation: Invocation,
-    dataset: Path,
-    collection: str | None,
-    queries: list[Query],
-    rerank: bool,
-) -> tuple[str, Optimised]:
-    from ondol.services.evaluation.halves import halves
-    from ondol.services.evaluation.optimise import Optimiser
-
-    halves(queries)  # too few questions are told before anything is loaded
-    wanted = invocation.container(embedder=True, keywords=True, reranker=rerank)
+async def _optimise(invocation: Invocation, wanted: _Wanted) -> tuple[str, Optimised]:
+    opening = invocation.container(embedder=True, keywords=True, reranker=wanted.rerank)
     with meter(invocation.output, unit="items", clock=invocation.clock) as shown:
-        async with wanted as container:
-            name = collection or await ingest_corpus(container, dataset, shown)
-            optimiser = Optimiser(
-                container.retrieval,
-                now=invocation.clock.monotonic,
-                dense=invocation.settings.models.embedder != "none",
-                rerank=rerank,
-            )
-            found = await optimiser.optimise(
+        async with opening as container:
+            name = wanted.collection or await ingest_corpus(container, wanted.dataset, shown)
+            found = await _tried(
+                invocation,
+                wanted,
+                container,
                 name,
-                queries,
-                invocation.settings.retrieval,
-                told=lambda done, total: shown.update(done=done, total=total, note="queries"),
+                lambda done, total, note: shown.update(done=done, total=total, note=note),
             )
             return name, found
 
 
-def _show(invocation: Invocation, found: Optimised) -> None:
-    output = invocation.output
-    rows = [trial.as_json() for trial in found.trials]
-    keys = dict.fromkeys(key for row in rows for key in row if key.startswith("retrieval."))
-    output.table(
-        (*(key.removeprefix("retrieval.").upper() for key in keys), "NDCG_AT_10", "RECALL_AT_10"),
-        [
-            (*(row.get(key, "") for key in keys), *_figures(row, "ndcg_at_10", "recall_at_10"))
-            for row in rows
-        ],
-    )
-    gained = found.differences["ndcg_at_10"]
-    output.note(
-        f"on {found.held_out} questions that did not choose: nDCG@10 {gained.mean:+.4f} "
-        f"({gained.low:+.4f} to {gained.high:+.4f})"
-    )
-    if gained.low <= 0 <= gained.high:
-        output.note("this may be chance: more questions would tell")
-    if not found.adopted:
-        output.text("keep the settings as they are")
-        return
-    output.text("[retrieval]")
-    for key, value in found.as_json()["settings"].items():
-        shown = f'"{value}"' if isinstance(value, str) else value
-        output.text(f"{key.removeprefix('retrieval.')} = {shown}")
+async def _tried(
+    invocation: Invocation, wanted: _Wanted, container: Container, name: str, told: Told
+) -> Optimised:
+    import asyncio
 
+    from ondol.services.evaluation.cuts import candidates
+    from ondol.services.evaluation.cutting import cutting
+    from ondol.services.evaluation.optimise import Optimiser
 
-def _figures(row: dict[str, Any], *keys: str) -> list[str]:
-    return [f"{row[key]:.4f}" for key in keys]
+    kept = await asyncio.to_thread(container.store.collection, name)
+    async with AsyncExitStack() as stack:
+        maker = None
+        cuts = []
+        if wanted.folder is not None:
+            cuts = candidates(
+                kept.chunking,
+                container.ingest.chunking(),
+                strategies=wanted.strategies,
+                lengths=wanted.lengths,
+            )
+            if not cuts:
+                invocation.output.note(f"{name} is cut so already: there is no other cut to try")
+            opening = cutting(container, kept, wanted.folder, clock=invocation.clock)
+            maker = await stack.enter_async_context(opening)
+        optimiser = Optimiser(
+            container.retrieval,
+            now=invocation.clock.monotonic,
+            dense=invocation.settings.models.embedder != "none",
+            rerank=wanted.rerank,
+            cutting=maker,
+        )
+        return await optimiser.optimise(
+            kept, wanted.queries, invocation.settings.retrieval, cuts=cuts, told=told
+        )

@@ -224,6 +224,11 @@ class Container:
         return self._jobs
 
     @property
+    def analyzer(self) -> KeywordAnalyzer:
+        """What turns texts and queries into keywords; it loads what it needs at its first text."""
+        return self._analyzer
+
+    @property
     def keywords(self) -> KeywordService:
         return KeywordService(self.store, self._analyzer, clock=self._clock)
 

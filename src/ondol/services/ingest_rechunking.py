@@ -129,7 +129,7 @@ class Rechunking:
             report.skipped += 1
             return None
         kept = self._store.passages.kept(report.collection, stored.source)
-        document = _read(stored)
+        document = as_read(stored)
         prepared = prepare(
             document,
             cut_passages(document, report.chunking),
@@ -187,7 +187,8 @@ def _count(report: Rechunked, prepared: Prepared) -> None:
     report.embedded += len(prepared.missing)
 
 
-def _read(stored: StoredDocument) -> ReadDocument:
+def as_read(stored: StoredDocument) -> ReadDocument:
+    """Return a stored document as it was when it was read."""
     return ReadDocument(
         source=stored.source,
         title=stored.title,

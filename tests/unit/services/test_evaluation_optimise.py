@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ondol.core.errors import InvalidInput
@@ -32,9 +34,13 @@ async def test_the_better_leg_is_found_and_the_held_out_half_agrees(
     told: list[tuple[int, int]] = []
     optimiser = Optimiser(container.retrieval, now=lambda: 0.0)
     found = await optimiser.optimise(
-        "fruit", queries, current, told=lambda done, total: told.append((done, total))
+        container.store.collection("fruit"),
+        queries,
+        current,
+        told=lambda done, total, _: told.append((done, total)),
     )
     assert found.adopted
+    assert not found.recut
     assert found.settings.mode != "dense"
     assert found.differences["ndcg_at_10"].mean > 0
     assert found.chosen_on == found.held_out == len(queries) // 2
@@ -58,11 +64,24 @@ async def test_the_better_leg_is_found_and_the_held_out_half_agrees(
 
 async def test_what_is_best_already_stays(container: Container, queries: list[Query]) -> None:
     current = container.settings.retrieval.model_copy(update={"mode": "lexical"})
-    found = await Optimiser(container.retrieval, now=lambda: 0.0).optimise(
-        "fruit", queries, current
-    )
+    kept = container.store.collection("fruit")
+    found = await Optimiser(container.retrieval, now=lambda: 0.0).optimise(kept, queries, current)
     assert not found.adopted
     assert found.settings == current
+
+
+async def test_fewer_hits_are_enough_where_none_is_missed(
+    container: Container, queries: list[Query]
+) -> None:
+    """Every document shares words with these questions, and its own with one of them."""
+    current = container.settings.retrieval.model_copy(update={"mode": "lexical"})
+    asked = [replace(one, text=f"{one.id}를 심고 가꾸기") for one in queries]
+    kept = container.store.collection("fruit")
+    found = await Optimiser(container.retrieval, now=lambda: 0.0).optimise(kept, asked, current)
+    assert not found.adopted
+    assert found.settings == current.model_copy(update={"top_k": 3})
+    assert found.depth.wanted.recall == found.depth.now.recall == 1.0
+    assert 0 < found.depth.wanted.tokens < found.depth.now.tokens
 
 
 async def test_reranking_is_tried_where_there_is_a_reranker(
@@ -70,7 +89,8 @@ async def test_reranking_is_tried_where_there_is_a_reranker(
 ) -> None:
     current = container.settings.retrieval
     optimiser = Optimiser(container.retrieval, now=lambda: 0.0, rerank=True)
-    found = await optimiser.optimise("fruit", queries, current)
+    kept = container.store.collection("fruit")
+    found = await optimiser.optimise(kept, queries, current)
     assert {trial.settings.rerank for trial in found.trials} == {"auto", "off", "on"}
 
 
