@@ -27,7 +27,12 @@ def http(served: Served) -> Iterator[httpx.Client]:
 
 def filled(http: httpx.Client, **body: Any) -> dict[str, Any]:
     """Make the collection ``cut`` with two records and return it."""
-    assert http.post("/v1/collections", json={"name": "cut", **body}).status_code == 201
+    assert (
+        http.post(
+            "/v1/collections", json={"name": "cut", "chunking": "heading", **body}
+        ).status_code
+        == 201
+    )
     assert http.post("/v1/collections/cut/documents", json={"records": ROWS}).status_code == 200
     found: dict[str, Any] = http.get("/v1/collections/cut").json()
     return found
@@ -40,7 +45,7 @@ def test_a_collection_is_made_with_its_chunking_and_shows_it(http: httpx.Client)
     assert http.get("/v1/collections/cut").json()["chunking"] == made["chunking"]
     assert http.get("/v1/collections").json()["collections"] == [made]
     plain = http.post("/v1/collections", json={"name": "plain"}).json()
-    assert plain["chunking"] == {**made["chunking"], "strategy": "heading"}
+    assert plain["chunking"] == {**made["chunking"], "strategy": "auto"}
 
 
 def test_records_are_cut_as_the_collection_says(http: httpx.Client) -> None:

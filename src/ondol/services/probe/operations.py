@@ -77,8 +77,8 @@ class Operations:
         return {
             "load_seconds": seconds,
             "spec": _described(self._encoder.spec),
-            "peak_bytes": peak_bytes(),
             "steady_bytes": steady_bytes(),
+            "peak_bytes": peak_bytes(),  # last: taking the other may take memory itself
         }
 
     def _take(
@@ -110,8 +110,8 @@ class Operations:
             "batches": counts.batches,
             "padded_tokens": counts.padded,
             "failed": counts.failed,
-            "peak_bytes": peak_bytes(),
             "steady_bytes": steady_bytes(),
+            "peak_bytes": peak_bytes(),  # last: taking the other may take memory itself
         }
 
     async def _lone(
