@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,10 @@ from ondol.core.library_order import load_onnx_runtime_first
 
 ROOT = Path(__file__).resolve().parent.parent
 _OUTSIDE = dict(os.environ)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # In the background and in parallel workers; what tests start would ignore ctrl-C, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 load_onnx_runtime_first()  # tests of the graph import usearch when they are collected
 

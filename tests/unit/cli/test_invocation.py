@@ -6,19 +6,10 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from ondol.cli.invocation import Invocation
-
-
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """SIGINT as in a terminal: pytest's parallel workers ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_work_runs_to_its_end() -> None:
@@ -29,7 +20,6 @@ def test_work_runs_to_its_end() -> None:
     assert Invocation().run(work()) == 7
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_counts_also_when_the_work_swallows_it() -> None:
     cleaned = False
 
