@@ -21,6 +21,7 @@ from starlette.responses import Response
 
 from ondol.core.clock import SystemClock
 from ondol.core.errors import OndolError
+from ondol.core.memory import settle
 from ondol.core.observe import Observer
 from ondol.core.pid_file import announced
 from ondol.core.setting_sections import ServerSettings
@@ -143,7 +144,12 @@ def serve(
     """
     configure_logging(settings.log_level)
     app = create_app(settings, opener=opener)
-    process = HttpProcess(app, settings=settings.server, announce=announce)
+
+    def ready(line: str) -> None:
+        settle()  # the process is a server's alone: what has loaded stays
+        announce(line)
+
+    process = HttpProcess(app, settings=settings.server, announce=ready)
     with announced(settings.home, port=process.port):
         process.run()
 

@@ -19,7 +19,6 @@ from fastapi import FastAPI
 
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import ModelError, SettingsError
-from ondol.core.memory import settle
 from ondol.core.setting_sections import ServerSettings
 from ondol.server.gate import Gate
 from ondol.server.lifecycle import Health, Lifecycle
@@ -139,7 +138,6 @@ class HttpProcess:
                 hint="run `ondol doctor`, or turn the component off in the settings",
                 code="startup_failed",
             )
-        settle()
         seconds = self._clock.monotonic() - started
         self._announce(f"ondol is ready on {self.url} in {seconds:.1f} s ({_models(health)})")
 
