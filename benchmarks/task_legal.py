@@ -25,8 +25,8 @@ from common import data_set, report, table
 from task_bench import opened, options, rows_of, shown, take_in
 
 from ondol.services.container import Container
-from ondol.services.evaluation.task_items import Expected, TaskItem
-from ondol.services.evaluation.task_report import evaluate_task
+from ondol.services.evaluation.tasks.items import Expected, TaskItem
+from ondol.services.evaluation.tasks.report import evaluate_task
 from ondol.services.tasks.steps.tags import names_in
 from ondol.text.references import references_of
 from ondol.text.sentences import split_sentences

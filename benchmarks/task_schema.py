@@ -27,8 +27,8 @@ from task_bench import opened, options, rows_of, shown, take_in
 from ondol.core.errors import InvalidInput, OndolError
 from ondol.core.terms import Terms
 from ondol.services.container import Container
-from ondol.services.evaluation.task_claims import claim_keys
-from ondol.services.evaluation.task_claims import rows_of as claims_of
+from ondol.services.evaluation.tasks.claims import claim_keys
+from ondol.services.evaluation.tasks.claims import rows_of as claims_of
 from ondol.services.tasks.declaration import Task
 from ondol.services.tasks.json_schema import misfits
 

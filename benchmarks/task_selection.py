@@ -22,11 +22,11 @@ from common import report, table
 from task_bench import opened, options, rows_of, shown, take_in
 
 from ondol.services.container import Container
-from ondol.services.evaluation.task_claims import claim_keys
-from ondol.services.evaluation.task_figures import leading, worded
-from ondol.services.evaluation.task_items import Expected, ExpectedAspect, TaskItem
-from ondol.services.evaluation.task_report import OURS, evaluate_task
-from ondol.services.evaluation.task_runs import TaskRun
+from ondol.services.evaluation.tasks.claims import claim_keys
+from ondol.services.evaluation.tasks.figures import leading, worded
+from ondol.services.evaluation.tasks.items import Expected, ExpectedAspect, TaskItem
+from ondol.services.evaluation.tasks.report import OURS, evaluate_task
+from ondol.services.evaluation.tasks.runs import TaskRun
 
 SETS = ("ko_reviews_yogiyo", "en_reviews_zomato")
 MODELS = ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct")

@@ -13,9 +13,9 @@ from ondol.cli.output import Output
 from ondol.cli.progress import meter
 
 if TYPE_CHECKING:
-    from ondol.services.evaluation.task_baselines import Baseline
-    from ondol.services.evaluation.task_items import TaskItem
-    from ondol.services.evaluation.task_report import TaskEvaluation
+    from ondol.services.evaluation.tasks.baselines import Baseline
+    from ondol.services.evaluation.tasks.items import TaskItem
+    from ondol.services.evaluation.tasks.report import TaskEvaluation
     from ondol.services.tasks.declaration import Task
 
 
@@ -53,8 +53,8 @@ def task(
     Which figures there are hangs on what the lines hold; see docs/guides/evaluation.md.
     """
     from ondol.services.evaluation.history import record
-    from ondol.services.evaluation.task_baselines import baseline_of
-    from ondol.services.evaluation.task_items import load_items
+    from ondol.services.evaluation.tasks.baselines import baseline_of
+    from ondol.services.evaluation.tasks.items import load_items
 
     tasks = invocation.container().tasks
     wanted = tasks.task(name)
@@ -78,7 +78,7 @@ def task(
 async def _evaluated(
     invocation: Invocation, wanted: Task, items: list[TaskItem], baselines: tuple[Baseline, ...]
 ) -> TaskEvaluation:
-    from ondol.services.evaluation.task_report import evaluate_task
+    from ondol.services.evaluation.tasks.report import evaluate_task
 
     searches = any(step.use == "retrieve" for step in wanted.steps)
     opened = invocation.container(
@@ -102,7 +102,7 @@ async def _evaluated(
 
 
 def _show(output: Output, evaluation: TaskEvaluation) -> None:
-    from ondol.services.evaluation.task_report import OURS, differences
+    from ondol.services.evaluation.tasks.report import OURS, differences
 
     ours = evaluation.figures[OURS]
     others = {name: found for name, found in evaluation.figures.items() if name != OURS}

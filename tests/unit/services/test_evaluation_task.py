@@ -14,12 +14,12 @@ from tests.unit.services.tasks.test_service import LAWS
 from ondol.core.errors import InvalidInput, NotFound
 from ondol.core.types import GenerationRequest
 from ondol.services.container import Container
-from ondol.services.evaluation.task_baselines import baseline_of
-from ondol.services.evaluation.task_claims import judged_claims
-from ondol.services.evaluation.task_items import Expected, TaskItem, load_items
-from ondol.services.evaluation.task_provisions import cited_provisions
-from ondol.services.evaluation.task_report import OURS, evaluate_task
-from ondol.services.evaluation.task_sources import Sources
+from ondol.services.evaluation.tasks.baselines import baseline_of
+from ondol.services.evaluation.tasks.claims import judged_claims
+from ondol.services.evaluation.tasks.items import Expected, TaskItem, load_items
+from ondol.services.evaluation.tasks.provisions import cited_provisions
+from ondol.services.evaluation.tasks.report import OURS, evaluate_task
+from ondol.services.evaluation.tasks.sources import Sources
 from ondol.services.tasks.declaration import Task
 from ondol.services.tasks.shelf import PackShelf
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ondol.core.clock import Clock
-from ondol.services.evaluation.task_baselines import Baseline, baseline_of
-from ondol.services.evaluation.task_claims import claim_keys
-from ondol.services.evaluation.task_figures import aspect_coverage, figures_of
-from ondol.services.evaluation.task_items import TaskItem
-from ondol.services.evaluation.task_runs import Figures, TaskRun, Told, run_all
+from ondol.services.evaluation.tasks.baselines import Baseline, baseline_of
+from ondol.services.evaluation.tasks.claims import claim_keys
+from ondol.services.evaluation.tasks.figures import aspect_coverage, figures_of
+from ondol.services.evaluation.tasks.items import TaskItem
+from ondol.services.evaluation.tasks.runs import Figures, TaskRun, Told, run_all
 from ondol.services.tasks.declaration import Task
 from ondol.services.tasks.service import TaskService
 from ondol.store.documents import DocumentStore

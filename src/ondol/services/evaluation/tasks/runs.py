@@ -13,7 +13,7 @@ from typing import Any
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import OndolError
 from ondol.core.terms import Terms
-from ondol.services.evaluation.task_items import TaskItem
+from ondol.services.evaluation.tasks.items import TaskItem
 from ondol.services.tasks.declaration import Task
 from ondol.services.tasks.service import TaskResult, TaskService
 

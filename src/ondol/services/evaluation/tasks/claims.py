@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ondol.services.evaluation.task_sources import Sources
+from ondol.services.evaluation.tasks.sources import Sources
 from ondol.services.tasks.declaration import Task
 from ondol.services.tasks.steps.verify import VerifyParameters
 from ondol.text.features import coverage, features, numbers, union

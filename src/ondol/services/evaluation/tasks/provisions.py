@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ondol.services.evaluation.task_claims import rows_of, said_in
-from ondol.services.evaluation.task_sources import Sources
+from ondol.services.evaluation.tasks.claims import rows_of, said_in
+from ondol.services.evaluation.tasks.sources import Sources
 from ondol.services.tasks.steps.tags import TagsParameters, names_in
 from ondol.text.own_names import document_keys
 from ondol.text.references import references_of

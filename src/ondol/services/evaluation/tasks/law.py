@@ -10,9 +10,9 @@ from statistics import fmean
 from typing import Any
 
 from ondol.services.evaluation.set_scores import set_scores, told_scores
-from ondol.services.evaluation.task_provisions import cited_provisions
-from ondol.services.evaluation.task_runs import Done, Figures
-from ondol.services.evaluation.task_sources import Sources
+from ondol.services.evaluation.tasks.provisions import cited_provisions
+from ondol.services.evaluation.tasks.runs import Done, Figures
+from ondol.services.evaluation.tasks.sources import Sources
 from ondol.services.tasks.declaration import Task
 from ondol.services.tasks.service import TaskResult
 from ondol.store.documents import DocumentStore
