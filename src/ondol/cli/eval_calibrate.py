@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ondol.cli.eval_corpus import ingest_corpus
+from ondol.cli.eval_corpus import ingest_corpus, judged_options
 from ondol.cli.invocation import Invocation
 from ondol.cli.options import global_options
 from ondol.cli.progress import meter
@@ -40,19 +40,7 @@ class _Found:
 
 
 @click.command()
-@click.option(
-    "--dataset",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Questions as JSONL (question, document), or a BEIR folder.",
-)
-@click.option(
-    "-c",
-    "--collection",
-    metavar="NAME",
-    help="Where the documents are; without it, a BEIR folder's own corpus is ingested.",
-)
-@click.option("--limit", type=click.IntRange(min=16), help="Only the first so many questions.")
+@judged_options(required=False)
 @click.option(
     "--rerank", is_flag=True, help="Measure the reranker by language too; this takes much longer."
 )

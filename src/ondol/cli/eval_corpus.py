@@ -1,14 +1,49 @@
-"""The corpus of a data set in a collection of its own, and the progress of getting it there."""
+"""Judged questions and their corpus: the options that name them, and the corpus taken in."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
 
 if TYPE_CHECKING:
     from ondol.cli.progress import Meter
     from ondol.services.container import Container
     from ondol.services.ingest_report import IngestProgress, Progress
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def judged_options(*, required: bool) -> Callable[[F], F]:
+    """Add ``--dataset PATH``, ``-c/--collection NAME`` and ``--limit N``."""
+
+    def add(function: F) -> F:
+        options = (
+            click.option(
+                "--dataset",
+                required=required,
+                type=click.Path(path_type=Path),
+                metavar="PATH",
+                help="Questions as JSONL (question, document), or a BEIR folder.",
+            ),
+            click.option(
+                "-c",
+                "--collection",
+                metavar="NAME",
+                help="Where the documents are; without it, a BEIR folder's own corpus is ingested.",
+            ),
+            click.option(
+                "--limit", type=click.IntRange(min=16), help="Only the first so many questions."
+            ),
+        )
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
 
 
 async def ingest_corpus(container: Container, folder: Path, shown: Meter) -> str:

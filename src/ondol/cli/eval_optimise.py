@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ondol.cli.cut_options import cut_options
-from ondol.cli.eval_corpus import ingest_corpus
+from ondol.cli.eval_corpus import ingest_corpus, judged_options
 from ondol.cli.eval_optimise_report import commands, show
 from ondol.cli.invocation import Invocation
 from ondol.cli.options import global_options
@@ -38,20 +38,7 @@ class _Wanted:
 
 
 @click.command()
-@click.option(
-    "--dataset",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Questions as JSONL (question, document), or a BEIR folder.",
-)
-@click.option(
-    "-c",
-    "--collection",
-    metavar="NAME",
-    help="Where the documents are; without it, a BEIR folder's own corpus is ingested.",
-)
-@click.option("--limit", type=click.IntRange(min=16), help="Only the first so many questions.")
+@judged_options(required=True)
 @click.option("--rerank", is_flag=True, help="Try reranking too; this takes much longer.")
 @cut_options
 @global_options()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,19 +43,21 @@ def represent(
     """
     if not len(costs):
         return []
-    ways = {"facility": _facility, "mmr": _mmr, "medoids": _medoids, "all": _all}
-    order = ways[method](vectors, costs, budget, limit, strata, balance)
+    match method:
+        case "facility":
+            order = _facility(vectors, costs, budget=budget, limit=limit)
+        case "mmr":
+            order = _mmr(vectors, costs, budget=budget, limit=limit, balance=balance)
+        case "medoids":
+            order = _medoids(vectors, strata)
+        case "all":  # in their own order: the baseline
+            order = list(range(len(costs)))
+        case _:
+            assert_never(method)
     return _affordable(order, costs, budget=budget, limit=limit)
 
 
-def _facility(
-    vectors: FloatMatrix,
-    costs: Sequence[int],
-    budget: int,
-    limit: int,
-    strata: Sequence[int] | None,
-    balance: float,
-) -> list[int]:
+def _facility(vectors: FloatMatrix, costs: Sequence[int], *, budget: int, limit: int) -> list[int]:
     """Return the greedy order: the most new coverage first, under a tight budget per token."""
     witnesses = vectors[:: max(1, -(-len(vectors) // _WITNESSES))]
     affinity = np.clip(vectors @ witnesses.T, 0.0, None).astype(np.float64)
@@ -82,12 +84,7 @@ def _facility(
 
 
 def _mmr(
-    vectors: FloatMatrix,
-    costs: Sequence[int],
-    budget: int,
-    limit: int,
-    strata: Sequence[int] | None,
-    balance: float,
+    vectors: FloatMatrix, costs: Sequence[int], *, budget: int, limit: int, balance: float
 ) -> list[int]:
     """Return the order of marginal relevance to the mean of all."""
     centre = vectors.mean(axis=0)
@@ -108,14 +105,7 @@ def _mmr(
     return order
 
 
-def _medoids(
-    vectors: FloatMatrix,
-    costs: Sequence[int],
-    budget: int,
-    limit: int,
-    strata: Sequence[int] | None,
-    balance: float,
-) -> list[int]:
+def _medoids(vectors: FloatMatrix, strata: Sequence[int] | None) -> list[int]:
     """Return, in turn from each stratum (largest first), the texts nearest to its centre."""
     groups = np.zeros(len(vectors), dtype=np.int64) if strata is None else np.asarray(strata)
     names, sizes = np.unique(groups, return_counts=True)
@@ -129,18 +119,6 @@ def _medoids(
 def _central(vectors: FloatMatrix, members: NDArray[np.intp]) -> list[int]:
     nearness = (vectors[members] @ vectors[members].mean(axis=0)).astype(np.float64)
     return [int(members[i]) for i in np.lexsort((members, -nearness))]
-
-
-def _all(
-    vectors: FloatMatrix,
-    costs: Sequence[int],
-    budget: int,
-    limit: int,
-    strata: Sequence[int] | None,
-    balance: float,
-) -> list[int]:
-    """Return everything in its own order: the baseline."""
-    return list(range(len(vectors)))
 
 
 def _affordable(
