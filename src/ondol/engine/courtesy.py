@@ -64,5 +64,5 @@ class Courtesy:
         """Return what a bulk batch may cost at ``now``: ``budget``, or a slice of time of it."""
         if not self._tokens_per_second or now - self._urgent_at > self._patience.seconds:
             return budget
-        tokens = int(self._tokens_per_second * self._patience.slice_seconds)
-        return replace(budget, tokens=max(1, min(budget.tokens, tokens)))
+        tokens = min(budget.tokens, self._tokens_per_second * self._patience.slice_seconds)
+        return replace(budget, tokens=max(1, int(tokens)))
