@@ -18,7 +18,7 @@ from typing import Any
 from ondol.backends.base import GeneratorHealth, GeneratorSpec
 from ondol.backends.openai_wire import chat_body
 from ondol.backends.openvino_genai_process import Call, Death, GenAIProcess
-from ondol.backends.openvino_genai_schema import check_types
+from ondol.backends.openvino_genai_schema import check_types, with_split_ranges
 from ondol.core.cancel import CancelToken
 from ondol.core.errors import (
     BackendError,
@@ -177,8 +177,10 @@ class OpenVinoGenAIGenerator:
                 hint="choose a llamacpp form, or send no tools",
                 param="tools",
             )
-        if request.json_schema is not None:
-            check_types(request.json_schema, param="response_format")
+        schema = request.json_schema
+        if schema is not None:
+            check_types(schema, param="response_format")
+            schema = with_split_ranges(schema, param="response_format")
         return {
             "messages": body["messages"],
             "max_tokens": request.max_tokens,
@@ -186,7 +188,7 @@ class OpenVinoGenAIGenerator:
             "top_p": request.top_p,
             "seed": random.getrandbits(31) if request.seed is None else request.seed % 2**32,
             "stop": list(request.stop),
-            "schema": request.json_schema,
+            "schema": schema,
             "salt": request.cache_salt,
         }
 

@@ -1,7 +1,10 @@
-"""Which JSON schemas OpenVINO GenAI's grammar compiler is spared.
+"""How JSON schemas are put to OpenVINO GenAI's grammar compiler (XGrammar), and which it is spared.
 
 It compiles a schema only in the middle of a step, and one that it rejects ends the process for
-everybody; so unknown types and references that lead nowhere are refused before they are sent.
+everybody; so unknown types and references that lead nowhere are refused before they are sent. It
+loses the last lead byte of a range of three-byte characters (of ``[가-힣]`` all from 퀀 on, so 하 and
+한) and does not enforce negated classes beyond ASCII (mlc-ai/xgrammar #909, #848): ranges are
+split where the lead byte changes, such classes refused.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from ondol.core.errors import InvalidInput
 
 _TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 _VALUES = ("enum", "const", "default", "examples")
+_LAST_ASCII = "\x7f"
 _NAMED = ("properties", "$defs", "definitions", "patternProperties")
 
 
@@ -34,6 +38,69 @@ def check_types(schema: Mapping[str, Any], *, param: str) -> None:
                 hint="refer to #/$defs/… of the same schema",
                 param=param,
             )
+
+
+def with_split_ranges(schema: Mapping[str, Any], *, param: str) -> dict[str, Any]:
+    """Return ``schema`` with the ranges of its patterns split; ``InvalidInput`` for a negated one."""
+
+    def split(value: Any, key: str) -> Any:
+        if isinstance(value, Mapping):
+            kept = key in _VALUES
+            return {name: one if kept else split(one, name) for name, one in value.items()}
+        if isinstance(value, list):
+            return value if key in _VALUES else [split(one, "") for one in value]
+        if key == "pattern" and isinstance(value, str):
+            return _split_pattern(value, param=param)
+        return value
+
+    return {name: split(value, name) for name, value in schema.items()}
+
+
+def _split_pattern(pattern: str, *, param: str) -> str:
+    made: list[str] = []
+    inside = negated = False
+    at = 0
+    while at < len(pattern):
+        one = pattern[at]
+        if one == "\\":
+            made.append(pattern[at : at + 2])
+            at += 2
+            continue
+        if inside and negated and one > _LAST_ASCII:
+            raise InvalidInput(
+                f"the pattern {pattern[:80]!r} in the JSON schema excludes {one!r}, which this "
+                "generator cannot enforce",
+                hint="name the characters that are allowed instead",
+                param=param,
+            )
+        end = pattern[at + 2 : at + 3]
+        if inside and pattern[at + 1 : at + 2] == "-" and end > _LAST_ASCII:
+            made.append(_split_range(ord(one), ord(end)))
+            at += 3
+            continue
+        if one == "[" and not inside:
+            inside, negated = True, pattern[at + 1 : at + 2] == "^"
+        elif one == "]":
+            inside = False
+        made.append(one)
+        at += 1
+    return "".join(made)
+
+
+def _split_range(first: int, last: int) -> str:
+    """Return a range in pieces of one lead byte of UTF-8 each, at most four bytes a character."""
+    pieces: list[str] = []
+    while first <= last:
+        if 0xD800 <= first <= 0xDFFF:  # halves of pairs are no characters
+            first = 0xE000
+            continue
+        width = 0x80 if first < 0x80 else 0x40 if first < 0x800 else 0x1000
+        width = 0x40000 if first >= 0x10000 else width
+        end = min(last, first // width * width + width - 1)
+        end = 0xD7FF if 0xD000 <= first <= 0xD7FF < end else end
+        pieces.append(chr(first) if first == end else f"{chr(first)}-{chr(end)}")
+        first = end + 1
+    return "".join(pieces)
 
 
 def _schemas(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
