@@ -163,6 +163,7 @@ def _connect(listeners: Listeners, lifecycle: Lifecycle) -> None:
     }
     sources.usage = lambda: lifecycle.usage
     sources.recorder = lambda: container.recorder_stats
+    sources.jobs = lambda: None if lifecycle.jobs is None else lifecycle.jobs.figures()
 
 
 def _middleware(settings: ServerSettings, gate: Gate) -> list[Middleware]:

@@ -84,6 +84,11 @@ class Lifecycle:
         """The last sample of the machine."""
         return self._upkeep.usage
 
+    @property
+    def jobs(self) -> JobRunner | None:
+        """Who works the jobs; ``None`` until everything has loaded, and without a store."""
+        return self._jobs
+
     def start(self) -> None:
         """Begin to load in the background."""
         self._loading = asyncio.create_task(self._load(), name="ondol-load")

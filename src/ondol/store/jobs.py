@@ -155,6 +155,19 @@ class JobStore:
             ).fetchall()
         return [row[0] for row in rows]
 
+    def backlog(self) -> tuple[dict[str, int], float | None]:
+        """Return the items of all open jobs by state, and when the oldest of those queued came."""
+        with self._database.read() as connection:
+            states = connection.execute(
+                "SELECT i.state, count(*) FROM jobs j JOIN job_items i ON i.job = j.number "
+                f"WHERE j.{_OPEN} GROUP BY i.state"
+            ).fetchall()
+            oldest = connection.execute(
+                f"SELECT min(created) FROM jobs WHERE {_OPEN} AND EXISTS (SELECT 1 FROM job_items i "
+                "WHERE i.job = jobs.number AND i.state = 'queued')"
+            ).fetchone()[0]
+        return dict(states), oldest
+
     # Working
 
     def open_jobs(self) -> list[OpenJob]:

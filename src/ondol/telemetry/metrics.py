@@ -28,6 +28,7 @@ from ondol.core.observe import (
     RequestFinished,
 )
 from ondol.core.pressure_changed import PressureChanged
+from ondol.telemetry.job_readings import JOBS
 from ondol.telemetry.readings import Readings, Sources
 from ondol.telemetry.series import MODEL_STATES, REQUESTS, STATE, Series
 from ondol.telemetry.series_models import MODELS
@@ -35,7 +36,7 @@ from ondol.telemetry.series_models import MODELS
 __all__ = ["CONTENT_TYPE", "LANES", "TABLE", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-TABLE: tuple[Series, ...] = (*REQUESTS, *STATE, *MODELS)
+TABLE: tuple[Series, ...] = (*REQUESTS, *STATE, *MODELS, *JOBS)
 
 
 class Metrics:
@@ -86,11 +87,12 @@ class Metrics:
     def render(self, looked: Sequence[Metric] | None = None) -> bytes:
         """Return every series in the Prometheus text format, UTF-8.
 
-        Takes some 10 ms of processor; a server looks first and renders in a thread, so that
-        nothing waits.
+        Takes some 10 ms of processor and reads the store; a server looks first and renders in a
+        thread, so that nothing waits.
         """
         looked = self.look() if looked is None else looked
-        return generate_latest(_Joined(self._registry, looked))
+        stored = list(self._readings.stored())
+        return generate_latest(_Joined(self._registry, [*looked, *stored]))
 
     def _create(self, series: Series) -> None:
         made: Counter | Gauge | Histogram

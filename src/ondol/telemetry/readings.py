@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from ondol.core.memory import resident_bytes
 from ondol.core.usage import Usage
 from ondol.telemetry.goodput import LaneFigures
+from ondol.telemetry.job_readings import JobFigures, job_families
 from ondol.telemetry.recorder import RecorderStats
 from ondol.telemetry.series import STATE
 
@@ -38,12 +39,13 @@ class LaneLoad:
 
 @dataclass
 class Sources:
-    """Where readings come from; each is called in the thread that looks."""
+    """Where readings come from; each is called in the thread that looks, ``jobs`` in the one that renders."""
 
     lanes: Callable[[], Mapping[str, LaneLoad]] | None = None
     goodput: Callable[[], Mapping[str, Mapping[str, LaneFigures]]] | None = None
     usage: Callable[[], Usage] | None = None
     recorder: Callable[[], RecorderStats] | None = None
+    jobs: Callable[[], JobFigures | None] | None = None
 
 
 class Readings:
@@ -62,6 +64,10 @@ class Readings:
         _recorder(families, _ask(sources.recorder))
         _process(families)
         yield from families.values()
+
+    def stored(self) -> Iterator[Metric]:
+        """Ask those sources that read the disk, in any thread."""
+        yield from job_families(_ask(self._sources.jobs))
 
 
 def _ask(source: Callable[[], _T] | None) -> _T | None:

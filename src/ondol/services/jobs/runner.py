@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ from ondol.services.jobs.work import Work
 from ondol.store.job_leases import SUSPECT
 from ondol.store.job_rows import Lease
 from ondol.store.jobs import JobStore
+from ondol.telemetry.job_readings import JobFigures
 
 _log = logging.getLogger("ondol.jobs")
 
@@ -34,6 +36,7 @@ _LIVES = 6
 """So often a lease is renewed before it could run out."""
 _PRUNE_SECONDS = 3600.0
 _DAY = 86400.0
+_SHOWN = ("queued", "leased", "done", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class JobRunner:
         self._courtesy = Courtesy(settings.give_way_seconds)
         self._running: dict[asyncio.Task[None], Lease] = {}
         self._turns: dict[str, int] = {}
+        self._attempts = Counter[tuple[str, str]]()
         self._woken = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._pruning: asyncio.Task[None] | None = None
@@ -87,6 +91,20 @@ class JobRunner:
     def running(self) -> int:
         """How many items are under way here."""
         return len(self._running)
+
+    def figures(self) -> JobFigures:
+        """Return what is to do and what was done since the start; reads the store, any thread."""
+        items, oldest = self._store.backlog()
+        return JobFigures(
+            items={state: items.get(state, 0) for state in _SHOWN},
+            oldest_seconds=0.0 if oldest is None else max(0.0, self._clock.wall() - oldest),
+            attempts=self._attempts.copy(),
+            flags={
+                "working": self._lock.held,
+                "paused": self._clock.monotonic() < self._paused_until,
+                "shed": self._around.feed.shed,
+            },
+        )
 
     def start(self) -> None:
         """Begin, now or as soon as no other process works this home's jobs."""
@@ -243,16 +261,19 @@ class JobRunner:
         try:
             text = await attempt(lease, self._work, settings=self._settings)
         except Exception as error:
-            await self._quietly(self._judged(lease, error))
+            outcome, write = self._judged(lease, error)
         else:
             self._refusals = 0
-            finish = partial(self._store.finish, lease, text, now=self._clock.wall())
-            if not await self._quietly(finish):
-                _log.warning("%s.%d: its result was not taken", lease.job, lease.ordinal)
+            outcome = "done"
+            write = partial(self._store.finish, lease, text, now=self._clock.wall())
+        if not await self._quietly(write):
+            _log.warning("%s.%d: its outcome was not taken", lease.job, lease.ordinal)
+        elif outcome:
+            self._attempts[lease.task, outcome] += 1
         self._around.feed.changed(lease.job)
 
-    def _judged(self, lease: Lease, error: Exception) -> Callable[[], int]:
-        """Return what writes down the item's fate; pauses everything where the machine refused it."""
+    def _judged(self, lease: Lease, error: Exception) -> tuple[str, Callable[[], int]]:
+        """Return the attempt's outcome, if it was one, and what writes it down; a refusal pauses all."""
         now = self._clock.wall()
         verdict = judge(
             error,
@@ -265,7 +286,7 @@ class JobRunner:
         if isinstance(verdict, Later):
             self._pause(verdict.seconds)
             later = now + verdict.seconds
-            return partial(self._store.give_back, [lease], not_before=later, refused_at=now)
+            return "", partial(self._store.give_back, [lease], not_before=later, refused_at=now)
         retry_at = now + verdict.seconds if isinstance(verdict, Again) else None
         _log.log(
             logging.INFO if retry_at is not None else logging.WARNING,
@@ -273,7 +294,8 @@ class JobRunner:
             *(lease.job, lease.ordinal, verdict.error.code),
             "" if retry_at is None else ", it is tried again",
         )
-        return partial(self._store.fail, lease, verdict.error, now=now, retry_at=retry_at)
+        outcome = "failed" if retry_at is None else "retried"
+        return outcome, partial(self._store.fail, lease, verdict.error, now=now, retry_at=retry_at)
 
     def _pause(self, seconds: float) -> None:
         now = self._clock.monotonic()
