@@ -1,9 +1,14 @@
 """Jobs: handing in ten thousand items, one call instead of many, killed servers, people meanwhile.
 
-``intake`` needs no model. The others start a server of their own and work ``--items`` (JSON Lines of
-``{"id", "input"}``) by ``--task``: ``batch`` against the same items one by one, ``kills`` with kill -9
-in the middle against an undisturbed run, ``people`` with a chat a few seconds beside the job.
-Run: ``python benchmarks/jobs.py [intake batch kills people] --task NAME --items FILE``.
+``intake`` needs no model. ``batch``, ``kills`` and ``people`` start servers of their own and work all
+shared restaurants by ``reviews.summary``, or ``--items`` (JSON Lines of ``{"id", "input"}``) by
+``--task``: against the same items one by one, with kill -9 in the middle against an undisturbed run,
+and with a chat every few seconds beside the job. ``--poison 0.05`` makes so many items bad in the
+first two. ``simulated`` works items of the sizes that ``batch`` (or ``--sizes``) measured on a modelled
+engine of more slots. Lanes that refuse what takes longer than they promise need ``--set``:
+
+    python benchmarks/jobs.py batch simulated --poison 0.05 --keep sizes.jsonl \
+        --set lanes.reviews.sla_ms=600000
 """
 
 from __future__ import annotations
@@ -12,22 +17,20 @@ import argparse
 import asyncio
 import json
 import random
-import re
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import httpx
-from common import command, environment, report, table, working_home
+from common import report, table, working_home
+from job_items import Items, from_file, poisoned, restaurants
+from job_scenes import batch, kills
+from job_server import hand_in, served
+from job_simulation import Rates, Size, simulated
 
 from ondol.core.clock import SystemClock
 from ondol.core.job_section import JobSettings
@@ -38,80 +41,8 @@ from ondol.services.jobs.service import JobService
 from ondol.store.database import Database
 from ondol.store.jobs import JobStore
 
-READY = re.compile(r"ondol is ready on (http://\S+)")
+TASK = "reviews.summary"
 CHAT_SECONDS = 3.0
-
-
-class Server:
-    """A server on ``home`` that can be killed. ``script`` serves in the place of ``ondol serve``."""
-
-    def __init__(self, home: Path, *, script: str, over: Sequence[str] = ()) -> None:
-        line = [sys.executable, script, "0"] if script else command("serve", "--port", "0")
-        pairs = (one.split("=", 1) for one in over)
-        extra = {f"ONDOL_{key.replace('.', '_').upper()}": value for key, value in pairs}
-        self._process = subprocess.Popen(
-            line,
-            env={**environment(home), **extra},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        url = ""
-        for said in self._process.stderr or ():
-            if found := READY.search(said):
-                url = found[1]
-                break
-        if not url:
-            raise SystemExit("the server did not start")
-        threading.Thread(target=self._forget, daemon=True).start()
-        self.http = httpx.Client(base_url=url, timeout=None, trust_env=False)
-
-    def stop(self, number: signal.Signals) -> None:
-        """Send the signal and wait for the end."""
-        self._process.send_signal(number)
-        self._process.wait()
-        self.http.close()
-
-    def _forget(self) -> None:
-        for _ in self._process.stderr or ():
-            pass
-
-
-@contextmanager
-def served(args: argparse.Namespace, home: Path) -> Iterator[Server]:
-    server = Server(home, script=args.server, over=args.set)
-    try:
-        yield server
-    finally:
-        server.stop(signal.SIGTERM)
-
-
-def hand_in(http: httpx.Client, task: str, items: Sequence[Any]) -> str:
-    response = http.post("/v1/jobs", json={"task": task, "items": list(items)})
-    response.raise_for_status()
-    job: str = response.json()["id"]
-    return job
-
-
-def follow(http: httpx.Client, job: str, *, until: int | None = None) -> dict[str, Any]:
-    """Return the job when it has ended, or when ``until`` items have."""
-    with http.stream("GET", f"/v1/jobs/{job}/events") as events:
-        for line in events.iter_lines():
-            if line.startswith("data: "):
-                view: dict[str, Any] = json.loads(line[6:])
-                ended = view["done"] + view["failed"]
-                if view["finished"] is not None or (until is not None and ended >= until):
-                    return view
-    raise SystemExit("the events ended too early")
-
-
-def outcomes(http: httpx.Client, job: str) -> dict[str, Any]:
-    """Return what each item came to, without times."""
-    lines = map(json.loads, http.get(f"/v1/jobs/{job}/results").text.splitlines())
-    return {
-        one["id"]: (one["status"], one.get("result"), (one.get("error") or {}).get("code"))
-        for one in lines
-    }
 
 
 async def intake(count: int) -> dict[str, Any]:
@@ -149,62 +80,12 @@ async def intake(count: int) -> dict[str, Any]:
     }
 
 
-def batch(args: argparse.Namespace, items: Sequence[Any]) -> dict[str, Any]:
-    """One call against one item at a time, on two fresh servers of the same home."""
-    home = working_home("jobs")
-    with served(args, home) as server:
-        before = time.perf_counter()
-        for item in items:
-            follow(server.http, hand_in(server.http, args.task, [item]))
-        alone = time.perf_counter() - before
-    with served(args, home) as server:
-        before = time.perf_counter()
-        view = follow(server.http, hand_in(server.http, args.task, items))
-        together = time.perf_counter() - before
-    return {
-        "items": len(items),
-        "done": view["done"],
-        "failed": view["failed"],
-        "one_by_one_seconds": alone,
-        "job_seconds": together,
-        "speedup": alone / together,
-    }
-
-
-def kills(args: argparse.Namespace, items: Sequence[Any]) -> dict[str, Any]:
-    """Kill the server ``args.kills`` times in the middle; the results must be an undisturbed run's."""
-    chance = random.Random(args.seed)
-    marks = sorted(chance.sample(range(1, len(items)), args.kills))
-    home = working_home("jobs-killed")
-    job = ""
-    for mark in marks:
-        server = Server(home, script=args.server, over=args.set)
-        job = job or hand_in(server.http, args.task, items)
-        follow(server.http, job, until=mark)
-        server.stop(signal.SIGKILL)
-    with served(args, home) as server:
-        follow(server.http, job)
-        disturbed = outcomes(server.http, job)
-    with served(args, working_home("jobs-calm")) as server:
-        calm_job = hand_in(server.http, args.task, items)
-        follow(server.http, calm_job)
-        calm = outcomes(server.http, calm_job)
-    differing = [name for name in calm if calm[name] != disturbed.get(name)]
-    return {
-        "kills": len(marks),
-        "killed_at": marks,
-        "lost": len(calm) - len(disturbed),
-        "differing": len(differing),
-        "equal": calm == disturbed,
-    }
-
-
-def people(args: argparse.Namespace, items: Sequence[Any]) -> dict[str, Any]:
+def people(args: argparse.Namespace, items: Items) -> dict[str, Any]:
     """Chat every few seconds, without the job and beside it."""
     with served(args, working_home("jobs-people")) as server:
         chat(server.http, 3, args)
         quiet = chat(server.http, args.chats, args)
-        job = hand_in(server.http, args.task, items)
+        job = hand_in(server.http, args.task, items.rows)
         beside = chat(server.http, args.chats, args)
         view = server.http.get(f"/v1/jobs/{job}").json()
         server.http.delete(f"/v1/jobs/{job}")
@@ -243,38 +124,83 @@ def chat(http: httpx.Client, count: int, args: argparse.Namespace) -> list[float
     return sorted(seconds)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    scenes = {"batch": batch, "kills": kills, "people": people}
-    parser.add_argument("scenes", nargs="*", default=["intake"], choices=["intake", *scenes])
-    parser.add_argument("--task", default=FAKE_TASK)
+def engine(args: argparse.Namespace) -> dict[str, Any]:
+    """Work items of measured sizes on the modelled engine; what was cached then is cached there."""
+    if args.sizes:
+        args.measured = [json.loads(line) for line in args.sizes.read_text("utf-8").splitlines()]
+    usages = [one["usage"] for one in args.measured if one["status"] == "done"]
+    if not usages:
+        raise SystemExit("no sizes: run the scene batch before, or give --sizes FILE of its --keep")
+    sizes = [
+        Size(one["prompt_tokens"] - one["cached_tokens"], one["completion_tokens"])
+        for one in usages
+    ]
+    pairs = (pair.split(":") for pair in args.streams.split(","))
+    rates = Rates(args.prefill, {int(streams): float(rate) for streams, rate in pairs})
+    return simulated(sizes, rates, slots=args.slots)
+
+
+def options() -> argparse.Namespace:
+    """Return what was asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    scenes = ["intake", *_SERVED, "simulated"]
+    parser.add_argument("scenes", nargs="*", default=["intake"], choices=scenes)
+    parser.add_argument("--task", default=TASK)
     parser.add_argument("--items", type=Path, help="JSON Lines of {id, input}")
+    parser.add_argument("--least", type=int, default=1, help="reviews of a restaurant")
     parser.add_argument("--limit", type=int, default=None)
+    parser.add_argument("--poison", type=float, default=0.0, help="share of bad items, 0 to 1")
     parser.add_argument("--count", type=int, default=10_000, help="items of the scene intake")
+    parser.add_argument("--turns", type=int, default=1, help="of batch; the order alternates")
+    parser.add_argument("--keep", type=Path, help="where batch writes the job's results")
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--chats", type=int, default=30)
+    parser.add_argument("--sizes", type=Path, help="results of a job, for simulated")
+    parser.add_argument("--slots", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument(
+        "--streams",
+        default="1:33,2:60,4:103,8:157",
+        help="tokens/s of all streams together; qwen2.5-coder-0.5b, OpenVINO GenAI, 2 cores",
+    )
+    parser.add_argument("--prefill", type=float, default=526.0, help="tokens/s, of the same")
     parser.add_argument("--seed", type=int, default=6)
     parser.add_argument("--server", default="", help="a script that serves, given a port")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    args = parser.parse_args()
+    parser.set_defaults(measured=[])
+    return parser.parse_args()
+
+
+_SERVED = {"batch": batch, "kills": kills, "people": people}
+
+
+def main() -> None:
+    args = options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     figures: dict[str, Any] = {}
     if "intake" in args.scenes:
         figures |= asyncio.run(intake(args.count))
-    wanted = [name for name in args.scenes if name != "intake"]
+    wanted = [name for name in _SERVED if name in args.scenes]
     if wanted:
-        if args.items is None:
-            raise SystemExit("--items FILE is missing: JSON Lines of {id, input}")
-        with args.items.open(encoding="utf-8") as lines:
-            items = [json.loads(line) for line in islice(lines, args.limit)]
+        rows = (
+            from_file(args.items, limit=args.limit)
+            if args.items
+            else restaurants(least=args.least, limit=args.limit)
+        )
+        good, bad = Items(rows), poisoned(rows, args.poison, task=args.task, seed=args.seed)
         for name in wanted:
-            figures |= scenes[name](args, items)
+            figures |= _SERVED[name](args, good if name == "people" else bad)
+    if "simulated" in args.scenes:
+        figures |= engine(args)
     table(
         ["figure", "value"],
         [(k, f"{v:.3f}" if isinstance(v, float) else v) for k, v in figures.items()],
     )
+    named = ("task", "items", "least", "limit", "poison", "turns", "streams", "prefill", "seed")
     report(
         figures,
-        settings={"task": args.task, "items": str(args.items), "seed": args.seed, "set": args.set},
+        settings={name: str(getattr(args, name)) for name in named} | {"set": args.set},
     )
 
 
