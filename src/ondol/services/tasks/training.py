@@ -1,7 +1,7 @@
 """Trains a pack's classifier on labelled texts of the user's own, and says how good it is.
 
 Held-out groups judge it before all examples train what is kept; it then takes the place of the shipped
-one of that name and language in this home.
+one of that name and language in this home. The shipped one is leaned on where that helps.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from ondol.core.errors import InvalidInput
-from ondol.services.tasks.classifier import Classifier
-from ondol.services.tasks.classifier_fit import Examples, FitOptions, fit, fold_of
+from ondol.services.tasks.classifier import Classifier, load_classifier
+from ondol.services.tasks.classifier_fit import Examples, fit, fold_of
 from ondol.services.tasks.declaration import Task
+from ondol.services.tasks.logistic import FitOptions
 from ondol.services.tasks.steps.classify import ClassifyParameters
 from ondol.services.tasks.workbench import Workbench
 
@@ -63,7 +64,8 @@ async def train(
     labels = tuple(sorted(set(examples.labels)))
     model = bench.services.embedding.model
     held = np.array([fold_of(group) == _HELD for group in examples.groups], dtype=bool)
-    judged = await asyncio.to_thread(_judged, examples, held, labels, model)
+    shipped = await asyncio.to_thread(_shipped, task, name.replace("{language}", language))
+    judged = await asyncio.to_thread(_judged, examples, held, labels, model, shipped)
     made = await asyncio.to_thread(
         fit,
         examples,
@@ -71,6 +73,7 @@ async def train(
         embedder=model,
         options=options_for(len(texts)),
         about=about,
+        start=shipped,
     )
     path = bench.own_classifier(task.pack, name.replace("{language}", language))
     await asyncio.to_thread(made.save, path)
@@ -97,13 +100,20 @@ def options_for(examples: int) -> FitOptions:
     return FitOptions(bits=bits)
 
 
+def _shipped(task: Task, relative: str) -> Classifier | None:
+    """Return the pack's own classifier, which training may lean on; never one of the user's."""
+    path = task.folder / relative
+    return load_classifier(path) if path.is_file() else None
+
+
 def _judged(
-    examples: Examples, held: Any, labels: Sequence[str], model: str
+    examples: Examples, held: Any, labels: Sequence[str], model: str, start: Classifier | None
 ) -> tuple[float, float]:
     if not held.any() or held.all():
         return float("nan"), float("nan")
     options = options_for(int((~held).sum()))
-    made = fit(examples.chosen(~held), labels=labels, embedder=model, options=options)
+    seen = examples.chosen(~held)
+    made = fit(seen, labels=labels, embedder=model, options=options, start=start)
     return scores_of(made, examples.chosen(held))
 
 

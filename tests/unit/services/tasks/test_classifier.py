@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ondol.core.errors import InvalidInput, NotFound
-from ondol.services.tasks.classifier import Classifier, load_classifier
-from ondol.services.tasks.classifier_fit import Examples, FitOptions, fit, fold_of
+from ondol.services.tasks.classifier import Classifier, Head, load_classifier, logits
+from ondol.services.tasks.classifier_fit import Examples, fit, fold_of
+from ondol.services.tasks.classifier_start import start_of, usable
 from ondol.services.tasks.lbfgs import minimised
+from ondol.services.tasks.logistic import FitOptions
 from ondol.services.tasks.training import scores_of
 from ondol.text.char_ngrams import hashed_grams
 
@@ -64,6 +67,92 @@ def test_a_file_keeps_what_was_learned(tmp_path: Path) -> None:
     assert read.fits("e", 6)
     assert not read.fits("e", 7)
     assert not read.fits("f", 6)
+
+
+def others(count: int, *, seed: int, prefix: str) -> Examples:
+    """Texts whose label is in a direction that a dozen of them hardly show."""
+    chance = np.random.default_rng(seed)
+    labels = ["good" if i % 2 else "bad" for i in range(count)]
+    signs = np.array([1.0 if label == "good" else -1.0 for label in labels])
+    vectors = chance.normal(size=(count, 24)).astype(np.float32)
+    vectors += (0.4 * signs[:, None] * np.cos(np.arange(24))).astype(np.float32)
+    texts = [f"{prefix}{i}" for i in range(count)]
+    return Examples(texts, vectors, labels, texts)
+
+
+def leaned(few: Examples, start: Classifier | None) -> Classifier:
+    return fit(few, labels=("good", "bad"), embedder="e", options=QUICK, start=start)
+
+
+def test_few_examples_lean_on_an_earlier_classifier(tmp_path: Path) -> None:
+    many, few, unseen = (
+        others(n, seed=s, prefix=p) for n, s, p in ((600, 3, "a"), (24, 4, "b"), (400, 5, "c"))
+    )
+    start = fit(many, labels=("bad", "good"), embedder="e", options=QUICK)
+    alone, together = leaned(few, None), leaned(few, start)
+    accuracy = scores_of(together, unseen)[0]
+    assert accuracy > scores_of(alone, unseen)[0] + 0.03
+    assert accuracy > 0.87
+    confidence = together.predict(unseen.texts, unseen.vectors).max(axis=1).mean()
+    assert abs(confidence - accuracy) < 0.1
+    again = leaned(few, start)
+    assert np.array_equal(again.full.dense, together.full.dense)
+    together.save(tmp_path / "x.npz")
+    read = load_classifier(tmp_path / "x.npz")
+    assert np.array_equal(read.seen, together.seen)
+    expected = together.predict(unseen.texts, unseen.vectors)
+    assert np.allclose(read.predict(unseen.texts, unseen.vectors), expected, atol=2e-3)
+
+
+def test_a_folded_start_says_what_its_columns_said() -> None:
+    earlier, given = made(), examples()
+    vectors = given.vectors + np.float32(0.7)
+    grams = hashed_grams(given.texts, bits=earlier.bits, orders=earlier.orders)
+    start = start_of(earlier, earlier.full, vectors, grams)
+    mean, scale = vectors.mean(axis=0), 1.0 / vectors.std(axis=0)
+    chance = np.random.default_rng(2)
+    dense, tables, bias = (
+        chance.normal(size=shape).astype(np.float32) for shape in ((8, 2), (2**10, 2), (2,))
+    )
+    head = Head(dense, tables, bias, 1.0)
+    rows = (vectors - mean) * scale
+    expected = logits(head, np.concatenate([rows, start.columns], axis=1), grams)
+    found = logits(start.folded(head, mean, scale), rows, grams)
+    assert np.allclose(found, expected, atol=1e-4)
+
+
+def test_an_earlier_classifier_of_noise_is_left_aside() -> None:
+    chance = np.random.default_rng(6)
+    vectors = chance.normal(size=(200, 6)).astype(np.float32)
+    texts = [f"noise {i}" for i in range(200)]
+    labels = [("good", "bad")[int(i)] for i in chance.integers(0, 2, 200)]
+    noise = fit(
+        Examples(texts, vectors, labels, texts),
+        labels=("good", "bad"),
+        embedder="e",
+        options=QUICK,
+    )
+    given = examples()
+    assert np.array_equal(leaned(given, noise).full.dense, leaned(given, None).full.dense)
+
+
+def test_nothing_leans_on_what_saw_the_examples() -> None:
+    start = made()
+    asked = {"labels": ("bad", "good"), "embedder": "e", "dimensions": 6, "texts": ["new"]}
+    assert usable(start, **asked) is not None  # type: ignore[arg-type]
+    unfit = (
+        {"texts": examples().texts},
+        {"texts": [*examples().texts[:20], *(f"new {i}" for i in range(100))]},
+        {"labels": ("bad", "good", "mixed")},
+        {"embedder": "f"},
+        {"dimensions": 7},
+    )
+    for change in unfit:
+        assert usable(start, **{**asked, **change}) is None  # type: ignore[arg-type]
+    unknown = replace(start, seen=start.seen[:0])
+    assert usable(unknown, **asked) is None  # type: ignore[arg-type]
+    given = examples()
+    assert np.array_equal(leaned(given, start).full.dense, leaned(given, None).full.dense)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken"])
