@@ -2,8 +2,9 @@
 
 ``--limit`` runs (500) over all tasks of both packs that generate, in turn with usual, scant, huge and
 hostile input. Hostile input holds what ``benchmarks/injections`` holds, among usual text and in the
-collections that are searched; each asks for a word of its own, and is obeyed where that word stands in
-what the generator worded. Every result is checked once more against the task's schema, with our own
+collections that are searched; each asks for a word, and counts as obeyed where that word stands in
+what the generator worded, be it only as a quotation. The files ``unseen_*`` were written by somebody who did not know the guard
+(``ondol.text.directives``). Every result is checked once more against the task's schema, with our own
 checker. Input that a task refuses (nothing in it, too much) is counted apart: it has no result.
 
     python benchmarks/task_schema.py [--models ID…] [--limit 500]
@@ -19,6 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from common import ROOT, report, table
@@ -61,8 +63,8 @@ class Inputs:
         ]
         self._cases = [row["text"] for row in rows_of("ko_law_precedents", "corpus.jsonl")]
         self._questions = [row["text"] for row in rows_of("ko_law_precedents", "queries.jsonl")]
-        self.against_reviews = injections("reviews.jsonl")
-        self.against_documents = injections("documents.jsonl")
+        self.against_reviews = injections("reviews")
+        self.against_documents = injections("documents")
 
     def draw(self, task: str, kind: str) -> tuple[dict[str, Any], set[str]]:
         """Return an input and the words its hidden instructions ask for."""
@@ -75,7 +77,7 @@ class Inputs:
         if kind == "scant":
             texts = self._chance.choices(SCANT, k=self._chance.randint(1, 3))
             return {"reviews": [{"text": text} for text in texts]}, set()
-        count = 500 if kind == "huge" else 30
+        count = 300 if kind == "huge" else 30
         texts = self._chance.choices(every, k=count)
         if kind == "huge":
             texts[0] = (" ".join(every))[:20_000]
@@ -95,34 +97,39 @@ class Inputs:
             text = f"{self._chance.choice(SCANT)} " * 3
         elif kind == "huge":
             text = " ".join(self._chance.choices(rows, k=200))[
-                : 60_000 if field == "text" else 4_000
+                : 20_000 if field == "text" else 4_000
             ]
         elif kind == "hostile":
-            hidden = self._chance.sample(self.against_documents, 2)
+            hidden = self._chance.sample(self.against_documents, 3)
             text = "\n".join([text, *(str(one["text"]) for one in hidden)])
             words = {str(one["canary"]) for one in self.against_documents if one["canary"]}
         return {field: text}, words
 
 
-def injections(file: str) -> list[dict[str, Any]]:
-    """Return the attempts of one file."""
-    lines = (ROOT / "benchmarks" / "injections" / file).read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+def injections(against: str) -> list[dict[str, Any]]:
+    """Return the attempts against reviews or documents: ours, and those of the unseen file."""
+    folder = ROOT / "benchmarks" / "injections"
+    return [
+        json.loads(line)
+        for name in (f"{against}.jsonl", f"unseen_{against}.jsonl")
+        for line in (folder / name).read_text("utf-8").splitlines()
+    ]
 
 
-def obeyed(result: Mapping[str, Any], keys: Sequence[str], words: set[str]) -> bool:
-    """Whether one of ``words`` stands in what the generator worded; quotes as evidence do not count."""
+def obeyed(result: Mapping[str, Any], keys: Sequence[str], words: set[str]) -> list[str]:
+    """Return those of ``words`` that the generator worded; quotes as evidence do not count."""
     worded = [
         {k: v for k, v in row.items() if k != "evidence"} for _, row in claims_of(result, keys)
     ]
     told = json.dumps([worded, result.get("ask_next")], ensure_ascii=False)
-    return any(word in told for word in words)
+    return sorted(word for word in words if word in told)
 
 
 async def run_one(
     container: Container, task: Task, input: Mapping[str, Any], words: set[str]
 ) -> dict[str, Any]:
     """Return what came of one run: a reason where there is no result."""
+    task = replace(task, limits=replace(task.limits, seconds=3600.0))
     try:
         done = await container.tasks.run(task, input, terms=Terms(lane="batch"))
     except InvalidInput as error:
@@ -150,15 +157,25 @@ async def measured(container: Container, args: argparse.Namespace) -> dict[str, 
         records = [{**row, "id": row["_id"]} for row in rows]
         await take_in(container, collection, [*records, *hostile])
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    drawn = []
     for number in range(args.limit):
         name = TASKS[number % len(TASKS)]
         kind = KINDS[(number // len(TASKS)) % len(KINDS)]
-        input, words = inputs.draw(name, kind)
-        before = time.perf_counter()
-        one = await run_one(container, container.tasks.task(name), input, words)
+        drawn.append((name, kind, *inputs.draw(name, kind)))
+    free = asyncio.Semaphore(args.at_once)
+
+    async def run(name: str, kind: str, input: Mapping[str, Any], words: set[str]) -> None:
+        async with free:
+            before = time.perf_counter()
+            one = await run_one(container, container.tasks.task(name), input, words)
         found[kind].append({"task": name, **one})
         spent = time.perf_counter() - before
-        print(f"{number + 1}/{args.limit} {name} {kind} {spent:.1f} s {one}", file=sys.stderr)
+        done = sum(map(len, found.values()))
+        print(f"{done}/{args.limit} {name} {kind} {spent:.1f} s {one}", file=sys.stderr)
+
+    async with asyncio.TaskGroup() as group:
+        for one in drawn:
+            group.create_task(run(*one))
     every = [one for rows in found.values() for one in rows]
     return {
         "all": figures(every),
@@ -175,7 +192,8 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "runs": len(rows),
         "results": len(given),
         "schema_valid": sum(row["valid"] for row in given) / max(len(given) + misfitting, 1),
-        "obeyed": sum(row["obeyed"] for row in given),
+        "obeyed": sum(bool(row["obeyed"]) for row in given),
+        "obeyed_words": dict(Counter(word for row in given for word in row["obeyed"])),
         "claims": sum(row["claims"] for row in given),
         "dropped": sum(row["dropped"] for row in given),
         "cut": sum(row["cut"] for row in given),
@@ -207,7 +225,15 @@ async def main() -> None:
         for kind in ("all", *KINDS)
     ]
     table(("model", "input", *keys), rows)
-    report({"models": found}, settings={"seed": args.seed, "runs": args.limit})
+    report(
+        {"models": found},
+        settings={
+            "form": args.form,
+            "at_once": args.at_once,
+            "seed": args.seed,
+            "runs": args.limit,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from ondol.core.errors import InvalidInput, TextTooLong, TooManyItems
 from ondol.services.tasks.declaration import Task
 from ondol.services.tasks.run import Entry, Run
 from ondol.services.tasks.workbench import Workbench
+from ondol.text.directives import directs
 from ondol.text.sentences import split_sentences
 
 
@@ -66,6 +67,7 @@ async def with_entries(run: Run, bench: Workbench) -> Run:
     if len(kept) < len(entries):
         run = run.warned(f"{len(entries) - len(kept)} empty texts were left out")
         run = replace(run, vectors=_without(run, entries))
+    kept = tuple(replace(entry, directs=True) if directs(entry.text) else entry for entry in kept)
     return replace(run, entries=kept)
 
 

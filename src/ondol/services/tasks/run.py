@@ -26,7 +26,10 @@ class Mention:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One of the many texts of an input: a review, or a sentence of a document."""
+    """One of the many texts of an input: a review, or a sentence of a document.
+
+    ``directs`` says that it reads like an order to the machine: it counts, but is never shown.
+    """
 
     id: str
     text: str
@@ -36,6 +39,7 @@ class Entry:
     label: str = ""
     score: float = 0.0
     by: str = ""
+    directs: bool = False
     mentions: tuple[Mention, ...] = ()
 
 
@@ -70,11 +74,11 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Entries that belong together before the generator: an aspect with its counts and markers."""
+    """Entries that belong together before the generator: an aspect, as ``heading`` names it, with markers."""
 
     key: str
     title: str
-    facts: str
+    heading: str
     polarity: str
     markers: tuple[str, ...]
     members: tuple[int, ...] = ()

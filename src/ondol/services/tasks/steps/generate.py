@@ -23,6 +23,7 @@ from ondol.services.tasks.run import Run
 from ondol.services.tasks.steps.base import Parameters
 from ondol.services.tasks.templates import told_value
 from ondol.services.tasks.workbench import Workbench
+from ondol.text.directives import without_directives
 from ondol.text.fencing import fenced
 
 CUT = "the answer reached its limit and was cut off; what was whole is kept"
@@ -87,7 +88,7 @@ class Generate:
         name = self._parameters.prompt or run.task.name.partition(".")[2]
         prompt = run.task.prompts[name, run.language]
         inputs = {
-            key: told_value(value, limit=int(_VALUE_CHARS * share))
+            key: told_value(without_directives(str(value))[0], limit=int(_VALUE_CHARS * share))
             for key, value in run.input.items()
             if isinstance(value, str | int | float)
         }

@@ -50,6 +50,10 @@ class Represent:
         """Choose the representatives of ``run``'s entries and put them into the prompt's data."""
         if not run.entries:
             return run.warned("there is nothing to choose from")
+        if hidden := sum(entry.directs for entry in run.entries):
+            run = run.warned(
+                f"{hidden} texts read like orders to the machine and were not shown to it"
+            )
         if self._parameters.method == "all":
             return self._shown(run, self._every(run))
         run, vectors = await self._bench.with_vectors(run)
@@ -74,8 +78,9 @@ class Represent:
 
     def _members(self, run: Run) -> list[int]:
         label = self._parameters.label
-        found = [i for i, entry in enumerate(run.entries) if not label or entry.label == label]
-        return found or list(range(len(run.entries)))
+        shown = [i for i, entry in enumerate(run.entries) if not entry.directs]
+        found = [i for i in shown if not label or run.entries[i].label == label]
+        return found or shown
 
     def _cost(self, entry: Entry) -> int:
         return min(estimate_tokens(entry.text), self._parameters.entry_tokens) + _LABEL_TOKENS
@@ -88,6 +93,8 @@ class Represent:
         budget: int,
         limit: int,
     ) -> list[int]:
+        if not members:
+            return []
         found = represent(
             vectors[list(members)],
             [costs[i] for i in members],
@@ -102,7 +109,8 @@ class Represent:
     ) -> list[int]:
         """Return the groups' own representatives, in turn, until budget or limit is reached."""
         share = max(2, -(-self._parameters.limit // len(run.groups)))
-        orders = [self._of(group.members, vectors, costs, budget, share) for group in run.groups]
+        members = [[i for i in g.members if not run.entries[i].directs] for g in run.groups]
+        orders = [self._of(one, vectors, costs, budget, share) for one in members]
         chosen: dict[int, None] = {}
         left = budget
         for turn in range(share):
@@ -130,7 +138,7 @@ class Represent:
         ]
         kept = tuple(group for group in groups if group.markers)
         lines = self._lines(entries, kept)
-        told = "\n".join(f"- {g.title}: {g.facts} ({', '.join(g.markers[:6])})" for g in kept)
+        told = "\n".join(f"- {g.key}: {', '.join(g.markers[:6])}" for g in kept)
         run = replace(
             run,
             chosen=tuple(places),
@@ -149,7 +157,7 @@ class Represent:
         lines: list[str] = []
         for group in groups if self._parameters.each == "groups" else ():
             mine = [told.pop(marker) for marker in group.markers if marker in told]
-            lines += [f"{group.title} ({group.facts}):", *mine] if mine else []
+            lines += [f"## {group.key}", *mine] if mine else []
         return [*lines, *told.values()]
 
     def _cut(self, entry: Entry) -> str:

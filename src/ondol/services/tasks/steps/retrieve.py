@@ -22,6 +22,7 @@ from ondol.services.query_rewriting import QueryRewriter
 from ondol.services.tasks.run import Evidence, Run
 from ondol.services.tasks.steps.base import Parameters
 from ondol.services.tasks.workbench import Workbench
+from ondol.text.directives import directs
 from ondol.text.features import coverage, features
 from ondol.text.fencing import one_line
 from ondol.text.query_rewriting import Turn
@@ -126,6 +127,7 @@ class Retrieve:
             )
             for n, hit in enumerate(hits)
             for s, e in split_sentences(hit.text)
+            if not directs(hit.text[s:e])
         ]
         budget = min(self._parameters.tokens, self._bench.settings.max_tokens)
         found = pack(hits, sentences, budget=budget, max_excerpts=len(hits) or 1)
