@@ -25,9 +25,10 @@ from ondol.text.aspect_lexicon import AspectLexicon, Clause
 Polarity = Literal["positive", "negative", "mixed"]
 _WORDS = {1: "positive", -1: "negative", 0: "mixed"}
 _LEAN = 0.25
-_FACTS: Mapping[str, str] = {
-    "ko": "긍정 {positive}건, 부정 {negative}건",
-    "en": "{positive} positive, {negative} negative",
+_HEADINGS: Mapping[str, Mapping[str, str]] = {
+    # Without the counts: a small generator repeats them in the place of what was said.
+    "ko": {"positive": "{} 칭찬", "negative": "{} 불만", "mixed": "{} 이야기"},
+    "en": {"positive": "{}, praised", "negative": "{}, criticised", "mixed": "{}"},
 }
 
 
@@ -122,10 +123,9 @@ class Aspects:
             members = tuple(count.members.get(polarity, []))
             if weight < min(self._parameters.least, len(run.entries)) or not members:
                 continue
-            facts = _FACTS[run.language].format(
-                **{k: count.polarities[k] for k in ("positive", "negative")}
-            )
-            group = Group(key, lexicon.title(key, run.language), facts, polarity, (), members)
+            title = lexicon.title(key, run.language)
+            heading = _HEADINGS[run.language][polarity].format(title)
+            group = Group(key, title, heading, polarity, (), members)
             found.append((weight, group))
         found.sort(key=lambda one: (-one[0], one[1].key))
         return tuple(group for _, group in found[: self._parameters.groups])
