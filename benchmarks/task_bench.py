@@ -26,19 +26,25 @@ def options(
     parser.add_argument("--models", nargs="+", default=list(models), metavar="ID")
     parser.add_argument("--limit", type=int, default=limit, help="items")
     parser.add_argument("--context", type=int, default=8192, help="tokens of one request")
+    parser.add_argument("--form", default="auto", help="of the generators, as generation.form")
+    parser.add_argument(
+        "--at-once", type=int, default=1, help="items; above 1 latencies hold waiting"
+    )
     parser.add_argument("--seed", type=int, default=6)
     return parser
 
 
 def opened(args: argparse.Namespace, model: str, *, searches: bool) -> Container:
-    """Return a container of ``model``, one slot with the whole context, and the embedder."""
+    """Return a container of ``model``, a slot with the whole context for each item, the embedder."""
     home = args.home or working_home("tasks")
     args.home = home
     settings = load_settings(
         flags={
             "home": home,
             "generation.model": model,
-            "generation.slots": 1,
+            "generation.form": args.form,
+            "generation.slots": args.at_once,
+            "lanes.batch.running": args.at_once,
             "generation.context_tokens": args.context,
             "generation.first_token_seconds": 3600.0,
             "generation.total_seconds": 3600.0,

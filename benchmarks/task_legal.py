@@ -138,6 +138,7 @@ async def main() -> None:
                 store=container.store,
                 baselines=["no-retrieval"],
                 context_tokens=args.context,
+                at_once=args.at_once,
             )
         found[model] = evaluation.as_json()
     rows = []
@@ -146,7 +147,13 @@ async def main() -> None:
         rows += [(model, key, shown(figures.get(key)), shown(others.get(key))) for key in SHOWN]
     table(("model", "figure", "task", "no retrieval"), rows)
     report(
-        {"models": found, "collections": sizes}, settings={"seed": args.seed, "cases": len(items)}
+        {"models": found, "collections": sizes},
+        settings={
+            "form": args.form,
+            "at_once": args.at_once,
+            "seed": args.seed,
+            "cases": len(items),
+        },
     )
 
 

@@ -105,6 +105,7 @@ async def compared(
         store=container.store,
         baselines=["all"],
         context_tokens=args.context,
+        at_once=args.at_once,
     )
     keys = claim_keys(task)
     rows: dict[str, dict[str, Any]] = {}
@@ -157,7 +158,15 @@ async def main() -> None:
             for name, rows in sets.items()
         ],
     )
-    report({"models": found}, settings={"context": args.context, "least": args.least})
+    report(
+        {"models": found},
+        settings={
+            "form": args.form,
+            "at_once": args.at_once,
+            "context": args.context,
+            "least": args.least,
+        },
+    )
 
 
 if __name__ == "__main__":

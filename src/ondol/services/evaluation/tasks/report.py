@@ -55,15 +55,17 @@ async def evaluate_task(
     context_tokens: int = 4096,
     told: Told | None = None,
     clock: Clock | None = None,
+    at_once: int = 1,
 ) -> TaskEvaluation:
     """Run ``task`` and ``baselines`` over ``items``; raises ``InvalidInput`` for a baseline it has not.
 
-    Runs that fail are counted with their codes. ``context_tokens`` bounds the baseline ``all``.
+    Runs that fail are counted with their codes. ``context_tokens`` bounds the baseline ``all``;
+    with more than one item ``at_once`` latencies hold what they waited for each other.
     """
     variants = {OURS: task} | {
         name: baseline_of(task, name, context_tokens=context_tokens) for name in baselines
     }
-    runs = await run_all(tasks, variants, items, told=told, clock=clock)
+    runs = await run_all(tasks, variants, items, told=told, clock=clock, at_once=at_once)
     keys = claim_keys(task)
     figures = {
         name: await asyncio.to_thread(figures_of, variant, runs[name], store, origin=task)

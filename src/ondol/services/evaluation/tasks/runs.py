@@ -1,11 +1,13 @@
 """Runs a task over labelled items, and beside it the baselines, one after the other.
 
-Item by item, and who is first changes with every item, so that neither profits from what the other
-left in caches. A run that fails is kept with its reason. Owns no model.
+Item by item (several items at once where that is asked for), and who is first changes with every item,
+so that neither profits from what the other left in caches. A run that fails is kept with its reason.
+Owns no model.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,22 +48,32 @@ async def run_all(
     *,
     told: Told | None = None,
     clock: Clock | None = None,
+    at_once: int = 1,
 ) -> dict[str, list[TaskRun]]:
     """Return, by variant, one run per item, in the order of ``items``.
 
-    ``told`` hears (runs done, runs in all, variant) before each run.
+    ``told`` hears (runs done, runs in all, variant) before each run. ``at_once`` items are run side by
+    side; their seconds then hold what they waited for each other.
     """
     clock = clock or SystemClock()
-    found: dict[str, list[TaskRun]] = {name: [] for name in variants}
     names = list(variants)
-    total = len(items) * len(names)
-    for at, item in enumerate(items):
-        turned = names[at % len(names) :] + names[: at % len(names)]
-        for turn, name in enumerate(turned):
-            if told is not None:
-                told(at * len(names) + turn, total, name)
-            found[name].append(await _run(tasks, variants[name], item, clock))
-    return found
+    found: list[dict[str, TaskRun]] = [{} for _ in items]
+    free = asyncio.Semaphore(at_once)
+    begun = 0
+
+    async def run_item(at: int, item: TaskItem) -> None:
+        nonlocal begun
+        async with free:
+            for name in names[at % len(names) :] + names[: at % len(names)]:
+                if told is not None:
+                    told(begun, len(items) * len(names), name)
+                begun += 1
+                found[at][name] = await _run(tasks, variants[name], item, clock)
+
+    async with asyncio.TaskGroup() as group:
+        for at, item in enumerate(items):
+            group.create_task(run_item(at, item))
+    return {name: [one[name] for one in found] for name in names}
 
 
 async def _run(tasks: TaskService, task: Task, item: TaskItem, clock: Clock) -> TaskRun:
