@@ -83,10 +83,10 @@ async def intake(count: int) -> dict[str, Any]:
 def people(args: argparse.Namespace, items: Items) -> dict[str, Any]:
     """Chat every few seconds, without the job and beside it."""
     with served(args, working_home("jobs-people")) as server:
-        chat(server.http, 3, args)
-        quiet = chat(server.http, args.chats, args)
+        chat(server.http, 3, args, series="warm")
+        quiet = chat(server.http, args.chats, args, series="quiet")
         job = hand_in(server.http, args.task, items.rows)
-        beside = chat(server.http, args.chats, args)
+        beside = chat(server.http, args.chats, args, series="beside")
         view = server.http.get(f"/v1/jobs/{job}").json()
         server.http.delete(f"/v1/jobs/{job}")
     return {
@@ -95,17 +95,19 @@ def people(args: argparse.Namespace, items: Items) -> dict[str, Any]:
         "ttft_ratio": beside[int(0.95 * len(beside))] / quiet[int(0.95 * len(quiet))],
         "ttft_p50_quiet_s": statistics.median(quiet),
         "ttft_p50_beside_s": statistics.median(beside),
+        "ttft_quiet_s": [round(one, 3) for one in quiet],
+        "ttft_beside_s": [round(one, 3) for one in beside],
         "items_ended_meanwhile": view["done"] + view["failed"],
         "job_still_open": view["finished"] is None,
     }
 
 
-def chat(http: httpx.Client, count: int, args: argparse.Namespace) -> list[float]:
+def chat(http: httpx.Client, count: int, args: argparse.Namespace, *, series: str) -> list[float]:
     """Return the seconds to the first token of ``count`` chats, ascending."""
-    chance, seconds = random.Random(args.seed), []
+    chance, seconds = random.Random(f"{args.seed} {series}"), []
     for number in range(count):
         time.sleep(chance.expovariate(1 / CHAT_SECONDS))
-        question = f"{number}: " + " ".join(
+        question = f"{series} {number}: " + " ".join(
             chance.choices(["국밥", "김치", "배달", "포장", "주문", "사장", "손님"], k=40)
         )
         body = {

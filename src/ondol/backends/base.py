@@ -83,7 +83,8 @@ class GeneratorSpec:
 
     ``prefills`` is how many prompts are worth reading at once: 1 where two would only halve each
     other's speed, 0 as many as there are slots. ``adapters`` are the LoRA adapters that a request
-    may name.
+    may name. ``keeps_prefixes`` says that what was read of one prompt is not read again for a longer
+    one that begins alike.
     """
 
     model: str
@@ -94,6 +95,7 @@ class GeneratorSpec:
     tools: bool = False
     adapters: tuple[str, ...] = ()
     prefills: int = 0
+    keeps_prefixes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ class FakeGenerator:
         prefill_gate: threading.Event | None = None,
         decode_gate: threading.Event | None = None,
         tools: bool = False,
+        keeps_prefixes: bool = False,
     ) -> None:
         self._spec = GeneratorSpec(
             model="fake-generator",
@@ -61,6 +62,7 @@ class FakeGenerator:
             context_tokens=context_tokens,
             slots=slots,
             tools=tools,
+            keeps_prefixes=keeps_prefixes,
         )
         self._script = script
         self._prefill_gate = prefill_gate

@@ -83,6 +83,7 @@ class LlamaCppGenerator:
             slots=slots,
             device="cpu" if device == "cpu" else "auto",
             prefills=1,
+            keeps_prefixes=True,
             adapters=tuple(adapter.name for adapter in adapters),
         )
         self._table = SlotTable(slots)

@@ -69,7 +69,12 @@ class OpenVinoGenAIGenerator:
         on_state: Callable[[GeneratorHealth], None] | None = None,
     ) -> None:
         self._spec = GeneratorSpec(
-            model=model, form=form, context_tokens=context_tokens, slots=slots, prefills=1
+            model=model,
+            form=form,
+            context_tokens=context_tokens,
+            slots=slots,
+            prefills=1,
+            keeps_prefixes=bool(files.aliases),
         )
         self._free = threading.BoundedSemaphore(slots)
         self._process = GenAIProcess(

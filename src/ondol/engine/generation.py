@@ -32,10 +32,12 @@ from ondol.core.observe import NullObserver, Observer, RequestFinished, RequestO
 from ondol.core.terms import Terms
 from ondol.core.types import DoneEvent, GenerationEvent, GenerationRequest
 from ondol.engine import refusals
+from ondol.engine.admission import SHED_LANE
 from ondol.engine.cost import CostModel, Estimate, PromptShape, Served
 from ondol.engine.dispatcher import Dispatcher
 from ondol.engine.policy import Policy, Slo
 from ondol.engine.pressure import Pressure
+from ondol.engine.reading import Reading
 from ondol.engine.run import Account, GenerationLimits, Run
 from ondol.engine.ticket import Size
 
@@ -70,6 +72,7 @@ class GenerationEngine:
         self._observer = observer or NullObserver()
         self._runs: set[Run] = set()
         self._pool = ThreadPoolExecutor(slots, thread_name_prefix="ondol-generate")
+        self._reading = Reading()
         self._cost = CostModel(slots=slots, tokens_per_second=tokens_per_second)
         self._dispatcher = Dispatcher(
             slots=slots,
@@ -127,6 +130,7 @@ class GenerationEngine:
         run: Run | None = None
         try:
             self._require_ready()
+            await self._read_ahead(request, account.terms)
             run = await self._start(request, account)
             while (event := await run.relay.get()) is not None:
                 if isinstance(event, DoneEvent):
@@ -178,6 +182,23 @@ class GenerationEngine:
             arrived=self._clock.monotonic() - terms.elapsed_ms / 1e3,
             promise_ms=terms.deadline_ms or lane.sla_ms or None,
         )
+
+    async def _read_ahead(self, request: GenerationRequest, terms: Terms) -> None:
+        """Read a long bulk prompt in pieces while people ask; note who is a person."""
+        if terms.lane != SHED_LANE:
+            self._reading.asked(self._clock.monotonic())
+            return
+        if not self._backend.spec.keeps_prefixes or request.tools:
+            return
+        prefill = self._sized(request, terms)(0).prefill
+        for piece in self._reading.pieces(request, prefill=prefill, now=self._clock.monotonic()):
+            run = await self._start(piece, self._account(terms, Timing()))
+            try:
+                while (event := await run.relay.get()) is not None:
+                    if isinstance(event, DoneEvent):
+                        run.finish()
+            finally:
+                run.leave()
 
     async def _start(self, request: GenerationRequest, account: Account) -> Run:
         ticket = await self._dispatcher.acquire(self._sized(request, account.terms), account.terms)

@@ -23,6 +23,9 @@ from ondol.store.job_rows import ItemError, NewItem
 LONGEST_ID = 200
 _SHAPE = 'send {"id": "r1", "input": {…}}; the id may be left out'
 
+_LARGEST = 10**10 - 1
+"""Bytes of an item from which on no larger one is told apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -135,7 +138,8 @@ def _item(
                 hint="split it, or raise jobs.max_item_bytes",
             )
         work.validate(task, given.input)
-        prefix = work.prefix_key(task, given.input)
+        # The largest first, so that no long one is left to run alone at the end.
+        prefix = f"{work.prefix_key(task, given.input)}.{_LARGEST - min(size, _LARGEST):010d}"
     except PayloadTooLarge as error:
         return NewItem(name, "", error=reason(error))
     except InvalidInput as error:
