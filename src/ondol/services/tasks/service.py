@@ -67,6 +67,10 @@ class TaskInfo:
     output: Mapping[str, Any] = field(default_factory=dict)
 
 
+_SAMPLED = 20
+"""Texts from which an input's language is told."""
+
+
 class TaskService:
     """The tasks of ``shelf``, run with ``bench``."""
 
@@ -148,6 +152,11 @@ class TaskService:
 
     async def _stepped(self, run: Run) -> Run:
         run = await with_entries(run, self._bench)
+        if run.entries:
+            # Where they lie in a collection, its name was all there was to go by.
+            texts = [{"text": entry.text} for entry in run.entries[:_SAMPLED]]
+            language = _language(run.task, {"language": run.input.get("language"), "texts": texts})
+            run = replace(run, language=language)
         for step in run.task.steps:
             before = self._clock.monotonic()
             run = await STEPS[step.use].make(step.parameters, self._bench).run(run)
@@ -196,7 +205,8 @@ def _sample(input: Mapping[str, Any]) -> str:
         if isinstance(value, str):
             texts.append(value)
         elif isinstance(value, list | tuple):
-            texts += [str(one.get("text", "")) for one in value[:20] if isinstance(one, Mapping)]
+            rows = [one for one in value[:_SAMPLED] if isinstance(one, Mapping)]
+            texts += [str(one.get("text", "")) for one in rows]
     return " ".join(texts)[:6_000]
 
 
