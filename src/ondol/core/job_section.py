@@ -45,8 +45,8 @@ class JobSettings(Section):
     give_way_seconds: float = Field(
         30.0,
         ge=0,
-        description="How long jobs begin nothing while interactive requests run or wait; then one "
-        "item at a time. 0 never gives way; raise where nights are long and days are busy.",
+        description="How long jobs begin nothing while people ask; then one item, and they wait "
+        "again. 0 never gives way; raise where nights are long and days are busy.",
     )
     age_seconds: Seconds = Field(
         600.0, description="A job's priority rises by one for each such time that it has waited."

@@ -1,9 +1,9 @@
-"""How far jobs step back for people: nothing new while they wait, little right after, never for ever."""
+"""How far jobs step back for people: nothing new while they are there, one item now and then, never for ever."""
 
 from __future__ import annotations
 
 CALM_SECONDS = 5.0
-"""So long after the last interactive request only one item runs: another may come."""
+"""So long after the last interactive request people count as there: another may come."""
 
 
 class Courtesy:
@@ -21,10 +21,12 @@ class Courtesy:
         """
         if not self._seconds:
             return free
-        alone = min(free, max(0, 1 - running))
         if busy:
-            self._since = now if self._since is None else self._since
             self._last = now
-            return alone if now - self._since >= self._seconds else 0
-        self._since = None
-        return alone if now - self._last < CALM_SECONDS else free
+        if now - self._last >= CALM_SECONDS:
+            self._since = None
+            return free
+        if self._since is None or running:
+            # Who stays is held back anew from the end of each item that ran beside people.
+            self._since = now
+        return min(free, 1) if now - self._since >= self._seconds else 0

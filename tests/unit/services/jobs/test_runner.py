@@ -13,6 +13,7 @@ from tests.unit.services.jobs.stage import SETTINGS, Stage, staged
 from ondol.core.errors import BackendError, InvalidInput, Overloaded
 from ondol.core.observe import RequestFinished, Timing
 from ondol.core.pressure_changed import PressureChanged
+from ondol.services.jobs.courtesy import CALM_SECONDS
 from ondol.services.jobs.fake_work import FAKE_TASK, FakeWork
 from ondol.services.jobs.intake import Given
 from ondol.store.job_rows import NewItem, NewJob
@@ -208,12 +209,15 @@ async def test_jobs_give_way_to_people_but_not_for_ever(tmp_path: Path) -> None:
         await stage.until(lambda: work.running == 3)
 
 
-async def test_a_persons_request_that_ended_wakes_the_runner(tmp_path: Path) -> None:
+async def test_jobs_go_on_a_while_after_the_last_persons_request(tmp_path: Path) -> None:
     async with staged(tmp_path, busy=True) as stage:
         job = await stage.submit("a")
         await stage.rests()
         stage.busy = False
         stage.feed.observe(RequestFinished("chat", "m", "ok", Timing()))
+        await stage.rests()
+        assert stage.work.order == []
+        stage.timers.advance(CALM_SECONDS)
         await stage.until(lambda: stage.work.order == ["a"])
         await stage.ended(job)
 
