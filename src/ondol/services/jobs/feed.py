@@ -23,6 +23,7 @@ class JobFeed:
     def __init__(self) -> None:
         self.closed = False
         self.shed = False
+        self._served = False
         self._watching: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: Callable[[], None] = _nothing
@@ -68,12 +69,19 @@ class JobFeed:
             if not self._watching[job]:
                 del self._watching[job]
 
+    def people_served(self) -> bool:
+        """Return whether a person's request has ended since this was last asked."""
+        served, self._served = self._served, False
+        return served
+
     def observe(self, event: Event) -> None:
         """Wake the runner when people are served or resources are back. From any thread."""
         if isinstance(event, PressureChanged):
             self.shed = event.shed
         elif not isinstance(event, RequestFinished) or event.lane == BATCH:
             return
+        else:
+            self._served = True
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._wake)

@@ -180,12 +180,15 @@ class JobRunner:
 
     def _places(self) -> int:
         now = self._clock.monotonic()
+        # Who came and went between two looks has been here all the same.
+        busy = self._around.feed.people_served() | self._around.busy()
         running = len(self._running)
         free = self._settings.concurrency - running
         alone = any(lease.losses >= SUSPECT for lease in self._running.values())
-        if free <= 0 or alone or now < self._paused_until or self._around.feed.shed:
+        places = self._courtesy.places(free=max(free, 0), running=running, busy=busy, now=now)
+        if alone or now < self._paused_until or self._around.feed.shed:
             return 0
-        return self._courtesy.places(free=free, running=running, busy=self._around.busy(), now=now)
+        return places
 
     # In a thread
 

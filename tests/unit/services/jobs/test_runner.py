@@ -222,6 +222,16 @@ async def test_jobs_go_on_a_while_after_the_last_persons_request(tmp_path: Path)
         await stage.ended(job)
 
 
+async def test_a_person_who_came_and_went_between_two_looks_holds_jobs_back(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        stage.feed.observe(RequestFinished("chat", "m", "ok", Timing()))
+        job = await stage.submit("a")
+        await stage.rests()
+        assert stage.work.order == []
+        stage.timers.advance(CALM_SECONDS)
+        assert (await stage.ended(job)).done == 1
+
+
 async def test_jobs_stop_while_the_machine_is_short(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         await stage.rests()
