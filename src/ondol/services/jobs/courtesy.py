@@ -5,6 +5,9 @@ from __future__ import annotations
 CALM_SECONDS = 5.0
 """So long after the last interactive request people count as there: another may come."""
 
+QUIET_SECONDS = 30.0
+"""So long after the last interactive request only one item runs: whoever comes back meets one."""
+
 
 class Courtesy:
     """Decides how many items may begin. ``seconds`` is the longest it holds everything back."""
@@ -25,7 +28,8 @@ class Courtesy:
             self._last = now
         if now - self._last >= CALM_SECONDS:
             self._since = None
-            return free
+            quiet = now - self._last >= QUIET_SECONDS
+            return free if quiet else min(free, max(0, 1 - running))
         if self._since is None or running:
             # Who stays is held back anew from the end of each item that ran beside people.
             self._since = now

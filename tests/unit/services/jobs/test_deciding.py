@@ -23,7 +23,7 @@ from ondol.core.errors import (
 )
 from ondol.core.job_section import JobSettings
 from ondol.services.jobs.choice import in_turn, share_of
-from ondol.services.jobs.courtesy import CALM_SECONDS, Courtesy
+from ondol.services.jobs.courtesy import CALM_SECONDS, QUIET_SECONDS, Courtesy
 from ondol.services.jobs.progress import PACE_ITEMS, rate_of
 from ondol.services.jobs.retrying import LONGEST_SECONDS, Again, Later, Over, Verdict, judge
 from ondol.store.job_rows import Lease, OpenJob
@@ -175,8 +175,10 @@ def test_courtesy_holds_back_then_lets_one_through() -> None:
     assert places(40, busy=True) == 0
     assert places(61, busy=True) == 0
     assert places(62, busy=True) == 1  # so long after the item that ran
-    assert places(62 + CALM_SECONDS, busy=False, running=1) == 3
-    assert places(80, busy=True) == 0
+    assert places(62 + CALM_SECONDS, busy=False) == 1
+    assert places(62 + CALM_SECONDS, busy=False, running=1) == 0
+    assert places(62 + QUIET_SECONDS, busy=False, running=1) == 3
+    assert places(100, busy=True) == 0
     assert Courtesy(0.0).places(free=4, running=0, busy=True, now=0) == 4
 
 

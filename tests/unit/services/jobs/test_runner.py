@@ -13,7 +13,7 @@ from tests.unit.services.jobs.stage import SETTINGS, Stage, staged
 from ondol.core.errors import BackendError, InvalidInput, Overloaded
 from ondol.core.observe import RequestFinished, Timing
 from ondol.core.pressure_changed import PressureChanged
-from ondol.services.jobs.courtesy import CALM_SECONDS
+from ondol.services.jobs.courtesy import CALM_SECONDS, QUIET_SECONDS
 from ondol.services.jobs.fake_work import FAKE_TASK, FakeWork
 from ondol.services.jobs.intake import Given
 from ondol.store.job_rows import NewItem, NewJob
@@ -205,7 +205,7 @@ async def test_jobs_give_way_to_people_but_not_for_ever(tmp_path: Path) -> None:
         await stage.rests()
         assert work.running == 1
         stage.busy = False
-        stage.timers.advance(10.0)
+        stage.timers.advance(QUIET_SECONDS)
         await stage.until(lambda: work.running == 3)
 
 
