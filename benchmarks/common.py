@@ -66,6 +66,12 @@ def data_set(name: str) -> Path:
     return path
 
 
+def rows_of(name: str, file: str) -> list[dict[str, Any]]:
+    """Return the rows of a file of a shared set."""
+    lines = (data_set(name) / file).read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
 def report(figures: Mapping[str, Any], *, settings: Mapping[str, Any] | None = None) -> None:
     """Print the closing JSON line: figures, commit, machine, settings."""
     print(

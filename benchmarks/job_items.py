@@ -16,7 +16,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from common import data_set
+from common import rows_of
 
 from ondol.core.job_section import JobSettings
 
@@ -39,10 +39,8 @@ def restaurants(*, least: int, limit: int | None) -> list[Row]:
     found: list[list[Row]] = []
     for name in SETS:
         shops: dict[str, list[Row]] = defaultdict(list)
-        with (data_set(name) / "reviews.jsonl").open(encoding="utf-8") as lines:
-            for row in map(json.loads, lines):
-                review = {"id": row["review_id"], "text": row["text"]}
-                shops[row["restaurant_id"]].append(review)
+        for row in rows_of(name, "reviews.jsonl"):
+            shops[row["restaurant_id"]].append({"id": row["review_id"], "text": row["text"]})
         found.append(
             [
                 {"id": shop, "input": {"reviews": reviews}}

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from common import ROOT, data_set, report, table
+from common import ROOT, report, rows_of, table
 
 from ondol.core.settings import load_settings
 from ondol.core.types import FloatMatrix
@@ -40,12 +38,6 @@ VECTORS_ALONE = FitOptions(gram_gain=1e-6, telling=0.0)
 PACK = ROOT / "src/ondol/packs/reviews/classifiers"
 
 
-def rows_of(name: str, file: str = "reviews.jsonl") -> list[dict[str, Any]]:
-    """Return the rows of a shared set."""
-    lines = (data_set(name) / file).read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
 async def embedded(container: Container, texts: list[str]) -> FloatMatrix:
     """Return the texts' vectors as they would be stored."""
     found = []
@@ -58,7 +50,7 @@ async def embedded(container: Container, texts: list[str]) -> FloatMatrix:
 
 async def examples_of(container: Container, name: str) -> Examples:
     """Return the clearly positive and negative reviews of a set."""
-    rows = [row for row in rows_of(name) if row["label"] in LABELS]
+    rows = [row for row in rows_of(name, "reviews.jsonl") if row["label"] in LABELS]
     texts = [row["text"] for row in rows]
     return Examples(
         texts=texts,
@@ -103,7 +95,10 @@ async def ship(container: Container) -> None:
     model = container.embedding.model
     about = "Naver sentiment movie corpus (e9t/nsmc), CC0 1.0"
     fit(korean, labels=LABELS, embedder=model, about=about).save(PACK / "sentiment.ko.npz")
-    pairs = [(row["text"], LABELS[1 - row["label"]]) for row in rows_of("en_sentences_restaurant")]
+    pairs = [
+        (row["text"], LABELS[1 - row["label"]])
+        for row in rows_of("en_sentences_restaurant", "reviews.jsonl")
+    ]
     for row in rows_of("en_absa_mams", "acsa.jsonl"):
         said = {aspect["polarity"] for aspect in row["aspects"]} - {"neutral"}
         if len(said) == 1:

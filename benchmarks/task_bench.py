@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import data_set, working_home
+from common import working_home
 
 from ondol.core.settings import load_settings
 from ondol.services.components import Parts
@@ -54,12 +53,6 @@ def opened(args: argparse.Namespace, model: str, *, searches: bool) -> Container
     )
     parts = Parts(generator=True, keywords=searches, reranker=False)
     return Container.open(settings, parts=parts)
-
-
-def rows_of(name: str, file: str) -> list[dict[str, Any]]:
-    """Return the rows of a shared set."""
-    lines = (data_set(name) / file).read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 async def take_in(

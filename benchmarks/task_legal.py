@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from common import data_set, report, table
-from task_bench import opened, options, rows_of, shown, take_in
+from common import data_set, report, rows_of, table
+from task_bench import opened, options, shown, take_in
 
 from ondol.services.container import Container
 from ondol.services.evaluation.tasks.items import Expected, TaskItem

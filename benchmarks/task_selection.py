@@ -18,8 +18,8 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from common import report, table
-from task_bench import opened, options, rows_of, shown, take_in
+from common import report, rows_of, table
+from task_bench import opened, options, shown, take_in
 
 from ondol.services.container import Container
 from ondol.services.evaluation.tasks.claims import claim_keys

@@ -9,6 +9,7 @@ split where the lead byte changes, such classes refused.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -42,18 +43,11 @@ def check_types(schema: Mapping[str, Any], *, param: str) -> None:
 
 def with_split_ranges(schema: Mapping[str, Any], *, param: str) -> dict[str, Any]:
     """Return ``schema`` with the ranges of its patterns split; ``InvalidInput`` for a negated one."""
-
-    def split(value: Any, key: str) -> Any:
-        if isinstance(value, Mapping):
-            kept = key in _VALUES
-            return {name: one if kept else split(one, name) for name, one in value.items()}
-        if isinstance(value, list):
-            return value if key in _VALUES else [split(one, "") for one in value]
-        if key == "pattern" and isinstance(value, str):
-            return _split_pattern(value, param=param)
-        return value
-
-    return {name: split(value, name) for name, value in schema.items()}
+    made: dict[str, Any] = json.loads(json.dumps(schema))
+    for part in _schemas(made):
+        if isinstance(part, dict) and isinstance(part.get("pattern"), str):
+            part["pattern"] = _split_pattern(part["pattern"], param=param)
+    return made
 
 
 def _split_pattern(pattern: str, *, param: str) -> str:

@@ -37,7 +37,7 @@ from ondol.engine.cost import CostModel, Estimate, PromptShape, Served
 from ondol.engine.dispatcher import Dispatcher
 from ondol.engine.policy import Policy, Slo
 from ondol.engine.pressure import Pressure
-from ondol.engine.reading import Reading
+from ondol.engine.reading import Reading, pieces
 from ondol.engine.run import Account, GenerationLimits, Run
 from ondol.engine.ticket import Size
 
@@ -185,13 +185,13 @@ class GenerationEngine:
 
     async def _read_ahead(self, request: GenerationRequest, terms: Terms) -> None:
         """Read a long bulk prompt in pieces while people ask; note who is a person."""
+        now = self._clock.monotonic()
         if terms.lane != SHED_LANE:
-            self._reading.asked(self._clock.monotonic())
+            self._reading.asked(now)
             return
-        if not self._backend.spec.keeps_prefixes or request.tools:
+        if not (self._backend.spec.keeps_prefixes and self._reading.expects(now)) or request.tools:
             return
-        prefill = self._sized(request, terms)(0).prefill
-        for piece in self._reading.pieces(request, prefill=prefill, now=self._clock.monotonic()):
+        for piece in pieces(request, prefill=self._sized(request, terms)(0).prefill):
             run = await self._start(piece, self._account(terms, Timing()))
             try:
                 while (event := await run.relay.get()) is not None:

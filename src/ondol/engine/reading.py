@@ -23,7 +23,7 @@ MOST_PIECES = 32
 
 
 class Reading:
-    """Says in which pieces a bulk prompt is read."""
+    """Knows when a person last asked."""
 
     def __init__(self) -> None:
         self._asked_at = float("-inf")
@@ -32,14 +32,17 @@ class Reading:
         """Note that a person has asked, at ``now`` in the clock's seconds."""
         self._asked_at = now
 
-    def pieces(
-        self, request: GenerationRequest, *, prefill: float, now: float
-    ) -> Iterator[GenerationRequest]:
-        """Yield the beginnings of ``request`` to read before it; ``prefill`` seconds are its whole."""
-        if now - self._asked_at > ATTENTIVE_SECONDS or not request.messages:
-            return
-        *before, last = request.messages
-        count = min(math.ceil(prefill / PIECE_SECONDS), MOST_PIECES, len(last.content))
-        for number in range(1, count):
-            part = replace(last, content=last.content[: len(last.content) * number // count])
-            yield replace(request, messages=(*before, part), max_tokens=1, json_schema=None)
+    def expects(self, now: float) -> bool:
+        """Return whether a person may ask soon."""
+        return now - self._asked_at <= ATTENTIVE_SECONDS
+
+
+def pieces(request: GenerationRequest, *, prefill: float) -> Iterator[GenerationRequest]:
+    """Yield the beginnings of ``request`` to read before it; ``prefill`` seconds are its whole."""
+    if not request.messages:
+        return
+    *before, last = request.messages
+    count = min(math.ceil(prefill / PIECE_SECONDS), MOST_PIECES, len(last.content))
+    for number in range(1, count):
+        part = replace(last, content=last.content[: len(last.content) * number // count])
+        yield replace(request, messages=(*before, part), max_tokens=1, json_schema=None)

@@ -13,7 +13,7 @@ from ondol.core.clock import ManualClock
 from ondol.core.terms import Terms
 from ondol.core.types import GenerationRequest, Message
 from ondol.engine.generation import GenerationEngine
-from ondol.engine.reading import ATTENTIVE_SECONDS, MOST_PIECES, PIECE_SECONDS, Reading
+from ondol.engine.reading import ATTENTIVE_SECONDS, MOST_PIECES, PIECE_SECONDS, Reading, pieces
 
 LONG = "word " * 400
 
@@ -28,9 +28,7 @@ def request(text: str) -> GenerationRequest:
 def test_pieces_are_ever_longer_beginnings_that_ask_for_one_token(
     text: str, prefill: float
 ) -> None:
-    reading = Reading()
-    reading.asked(0.0)
-    found = list(reading.pieces(request(text), prefill=prefill, now=ATTENTIVE_SECONDS))
+    found = list(pieces(request(text), prefill=prefill))
     contents = [piece.messages[-1].content for piece in found]
     assert len(found) < MOST_PIECES
     assert all(text.startswith(one) and len(one) < len(text) for one in contents)
@@ -42,9 +40,10 @@ def test_pieces_are_ever_longer_beginnings_that_ask_for_one_token(
 
 def test_nothing_is_read_ahead_when_nobody_has_asked_for_a_while() -> None:
     reading = Reading()
-    assert not list(reading.pieces(request(LONG), prefill=9.0, now=0.0))
+    assert not reading.expects(0.0)
     reading.asked(0.0)
-    assert not list(reading.pieces(request(LONG), prefill=9.0, now=ATTENTIVE_SECONDS + 1))
+    assert reading.expects(ATTENTIVE_SECONDS)
+    assert not reading.expects(ATTENTIVE_SECONDS + 1)
 
 
 async def prompts_read(*, keeps: bool = True, people: bool = True) -> list[int]:
@@ -67,9 +66,9 @@ async def prompts_read(*, keeps: bool = True, people: bool = True) -> list[int]:
 
 
 async def test_a_bulk_prompt_is_read_in_pieces_beside_people_only() -> None:
-    *pieces, whole = await prompts_read()
-    assert len(pieces) > 2
-    assert set(pieces) == {1}
+    *parts, whole = await prompts_read()
+    assert len(parts) > 2
+    assert set(parts) == {1}
     assert whole > 1
     assert len(await prompts_read(people=False)) == 1
 

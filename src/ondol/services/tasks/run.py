@@ -74,11 +74,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Entries that belong together before the generator: an aspect, as ``heading`` names it, with markers."""
+    """Entries that belong together before the generator: an aspect with its markers."""
 
     key: str
     title: str
-    heading: str
     polarity: str
     markers: tuple[str, ...]
     members: tuple[int, ...] = ()

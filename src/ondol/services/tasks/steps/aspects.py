@@ -25,11 +25,6 @@ from ondol.text.aspect_lexicon import AspectLexicon, Clause
 Polarity = Literal["positive", "negative", "mixed"]
 _WORDS = {1: "positive", -1: "negative", 0: "mixed"}
 _LEAN = 0.25
-_HEADINGS: Mapping[str, Mapping[str, str]] = {
-    # Without the counts: a small generator repeats them in the place of what was said.
-    "ko": {"positive": "{} 칭찬", "negative": "{} 불만", "mixed": "{} 이야기"},
-    "en": {"positive": "{}, praised", "negative": "{}, criticised", "mixed": "{}"},
-}
 
 
 class AspectsParameters(Parameters):
@@ -124,8 +119,7 @@ class Aspects:
             if weight < min(self._parameters.least, len(run.entries)) or not members:
                 continue
             title = lexicon.title(key, run.language)
-            heading = _HEADINGS[run.language][polarity].format(title)
-            group = Group(key, title, heading, polarity, (), members)
+            group = Group(key, title, polarity, (), members)
             found.append((weight, group))
         found.sort(key=lambda one: (-one[0], one[1].key))
         return tuple(group for _, group in found[: self._parameters.groups])

@@ -152,7 +152,7 @@ class Represent:
         return run.adding(**{into: [entry.id for entry in entries]}) if into else run
 
     def _lines(self, entries: Sequence[Entry], groups: Sequence[Group]) -> list[str]:
-        """Return the data's lines: each entry once, under the heading of its first group if any."""
+        """Return the data's lines: each entry once, under the key of its first group if any."""
         told = {entry.marker: f"[{entry.marker}] {self._cut(entry)}" for entry in entries}
         lines: list[str] = []
         for group in groups if self._parameters.each == "groups" else ():
