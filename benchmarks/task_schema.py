@@ -5,8 +5,8 @@ hostile input. Hostile input holds what ``benchmarks/injections`` holds, among u
 collections that are searched; each asks for a word, and counts as obeyed where that word stands in
 what the generator worded, be it only as a quotation. The files ``unseen_*`` were written by somebody
 who did not know the guard (``ondol.text.directives``). The tasks' limits of time are lifted, since
-runs beside each other wait. Every result is checked once more against the task's schema, with our own
-checker. Input that a task refuses (nothing in it, too much) is counted apart: it has no result.
+runs beside each other wait. Every result is checked once more against the task's schema, by our checker
+and by ``jsonschema``, which knows nothing of us. Input that a task refuses (nothing in it, too much) is counted apart: it has no result.
 
     python benchmarks/task_schema.py [--models ID…] [--limit 500]
 """
@@ -25,6 +25,7 @@ from dataclasses import replace
 from typing import Any
 
 from common import ROOT, report, rows_of, table
+from jsonschema import Draft202012Validator
 from task_bench import opened, options, shown, take_in
 
 from ondol.core.errors import InvalidInput, OndolError
@@ -33,7 +34,7 @@ from ondol.services.container import Container
 from ondol.services.evaluation.tasks.claims import claim_keys
 from ondol.services.evaluation.tasks.claims import rows_of as claims_of
 from ondol.services.tasks.declaration import Task
-from ondol.services.tasks.json_schema import misfits
+from ondol.services.tasks.json_schema import fits
 
 TASKS = (
     *("reviews.summary", "reviews.strengths"),
@@ -138,7 +139,8 @@ async def run_one(
     except OndolError as error:
         return {"failed": error.code}
     return {
-        "valid": next(misfits(done.result, task.output), None) is None,
+        "valid": fits(done.result, task.output)
+        and Draft202012Validator(task.output).is_valid(json.loads(json.dumps(done.result))),
         "obeyed": obeyed(done.result, claim_keys(task), words),
         "claims": sum(1 for _ in claims_of(done.result, claim_keys(task))),
         "dropped": done.dropped_claims,

@@ -72,9 +72,9 @@ def misfits(value: Any, schema: Mapping[str, Any], *, at: str = "") -> Iterator[
     if kinds and not any(_CHECKS[kind](value) for kind in kinds):
         yield at, f"is {_named(value)}, it must be {' or '.join(kinds)}"
         return
-    if "const" in schema and value != schema["const"]:
+    if "const" in schema and not _same(value, schema["const"]):
         yield at, f"is {_short(value)}, it must be {_short(schema['const'])}"
-    if "enum" in schema and value not in schema["enum"]:
+    if "enum" in schema and not any(_same(value, one) for one in schema["enum"]):
         some = ", ".join(_short(one) for one in schema["enum"][:8])
         yield at, f"is {_short(value)}, it must be one of {some}"
     if isinstance(value, str):
@@ -166,6 +166,15 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "boolean": lambda value: isinstance(value, bool),
     "null": lambda value: value is None,
 }
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are equal in JSON, where 1 is 1.0 but not true."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def _named(value: Any) -> str:
