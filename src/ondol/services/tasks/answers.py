@@ -7,6 +7,7 @@ schema is left out and counted. Pure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +19,17 @@ from ondol.services.tasks.json_schema import fits
 MARKERS = "$markers"
 """In an enum of a pack's schema: the markers of the prompt; ``$markers:p`` those that begin with p."""
 
-_WORDS = {
+_LETTERS = {
     # No quotation mark: some grammar compilers take a pattern to the letter of the JSON text. No colon
-    # and no bracket: small generators repeat headings and markers with them. One stop a word: else
-    # they end in rows of them. In Korean no small letters of ours, in which they slip into English
-    # in mid-word; names such as KFC remain.
-    "ko": r"[가-힣A-Z0-9%'·/「」+-]+[.,!?~]?",
-    "en": r"[A-Za-z0-9%'/&$+-]+[.,!?]?",
+    # and no bracket: small generators repeat headings and markers with them. In Korean no small letters
+    # of ours, in which they slip into English in mid-word; names such as KFC remain.
+    "ko": r"[가-힣A-Z0-9%'·/「」+-]",
+    "en": r"[A-Za-z0-9%'/&$+-]",
 }
+_STOPS = {"ko": "[.,!?~]?", "en": "[.,!?]?"}
+"""One a word at most: else small generators end in rows of them."""
+_LAST_LETTERS = 14
+"""Letters of the last word that may be: where no blank may follow, small generators run on without."""
 _WORD_CHARS = {"ko": 4.5, "en": 6.0}
 """Characters of a usual word with its space."""
 
@@ -62,7 +66,7 @@ def _filled(schema: Any, markers: Sequence[str], language: str, *, top: bool = F
             max(round(made.get(key, 1) / _WORD_CHARS[language]) - 1, 0)
             for key in ("minLength", "maxLength")
         )
-        made["pattern"] = "^{0}( {0}){{{1},{2}}}$".format(_WORDS[language], least, most)
+        made["pattern"] = _words(language, least, most)
     if "items" in made:
         made["items"] = _filled(made["items"], markers, language)
         if made["items"] is None:
@@ -88,8 +92,20 @@ def _object(
     return made
 
 
+def _words(language: str, least: int, most: int) -> str:
+    """Return the pattern of one word and between ``least`` and ``most`` more."""
+    letters, stop = _LETTERS[language], _STOPS[language]
+    word, last = f"{letters}+{stop}", f"{letters}{{1,{_LAST_LETTERS}}}{stop}"
+    if least >= most:
+        return f"^{word}( {word}){{{least},{most}}}$"
+    return f"^{word}( {word}){{{least},{most - 1}}}( {last})?$"
+
+
 def parsed(text: str, schema: Mapping[str, Any]) -> Parsed:
-    """Return what of ``text`` fits ``schema``; never raises."""
+    """Return what of ``text`` fits ``schema``; never raises.
+
+    One property of the top that does not fit takes no other with it, required or not.
+    """
     try:
         value, cut = from_json(text), False
     except ValueError:
@@ -98,15 +114,16 @@ def parsed(text: str, schema: Mapping[str, Any]) -> Parsed:
         except ValueError:
             return Parsed(None, cut=True, left_out=1)
         value = _without_last(value)
-    kept, left_out = pruned(value, schema)
+    frame = {key: rule for key, rule in schema.items() if key != "required"}
+    kept, left_out = pruned(value, frame)
     return Parsed(kept if isinstance(kept, dict) else None, cut=cut, left_out=left_out)
 
 
 def pruned(value: Any, schema: Mapping[str, Any]) -> tuple[Any, int]:
     """Return the largest part of ``value`` that fits ``schema`` and how many pieces were left out.
 
-    ``None`` (for the whole) where not even the frame fits. Text that is too long ends with its last
-    whole word.
+    ``None`` (for the whole) where not even the frame fits. Text that reached its bound ends with its
+    last whole clause or word.
     """
     if isinstance(value, Mapping) and "properties" in schema:
         return _pruned_object(value, schema)
@@ -122,10 +139,22 @@ def pruned(value: Any, schema: Mapping[str, Any]) -> tuple[Any, int]:
         lost += max(0, len(kept) - most)
         kept = kept[:most]
         return (kept, lost) if len(kept) >= schema.get("minItems", 0) else (None, lost + 1)
-    if isinstance(value, str) and len(value) > schema.get("maxLength", len(value)):
-        # Words are counted while it is written; long ones make it longer than it may be.
-        value = value[: schema["maxLength"] + 1].rpartition(" ")[0].rstrip(" ,(")
+    if isinstance(value, str):
+        value = _rounded(value, schema)
     return (value, 0) if fits(value, schema) else (None, 1)
+
+
+def _rounded(text: str, schema: Mapping[str, Any]) -> str:
+    """Return ``text`` up to where it is whole, if it was cut off by its length or count of words."""
+    most = schema.get("maxLength", len(text))
+    pattern = schema.get("pattern", "")
+    counted = any(pattern.startswith(f"^{letters}+") for letters in _LETTERS.values())
+    if len(text) <= most and not (counted and re.search(pattern, f"{text} A") is None):
+        return text
+    whole = text if len(text) <= most else text[: most + 1]
+    clause = max((whole.rfind(stop) for stop in ".!?~,"), default=-1)
+    end = clause + 1 if clause >= len(whole) / 2 else whole.rfind(" ")
+    return whole[:end].rstrip(" ,(")
 
 
 def _pruned_object(value: Mapping[str, Any], schema: Mapping[str, Any]) -> tuple[Any, int]:
@@ -141,7 +170,7 @@ def _pruned_object(value: Mapping[str, Any], schema: Mapping[str, Any]) -> tuple
         if found is not None or fits(inner, rule):
             kept[name] = found
     whole = all(name in kept for name in schema.get("required", ()))
-    return (kept, lost) if whole else (None, lost + 1)
+    return (kept, lost) if whole else (None, max(lost, 1))
 
 
 def _without_last(value: Any) -> Any:

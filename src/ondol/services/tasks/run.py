@@ -18,10 +18,11 @@ from ondol.services.tasks.declaration import Language, Task
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """That an entry speaks of an aspect, and how."""
+    """That an entry speaks of an aspect, how, and (``said``) in which clauses."""
 
     aspect: str
     polarity: str
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,10 +84,14 @@ async def train(
 def scores_of(classifier: Classifier, examples: Examples) -> tuple[float, float]:
     """Return accuracy and macro-F1 of ``classifier`` on ``examples``."""
     chances = classifier.predict(examples.texts, examples.vectors)
-    found = [classifier.labels[int(i)] for i in chances.argmax(axis=1)]
-    pairs = list(zip(examples.labels, found, strict=True))
+    return scores(examples.labels, [classifier.labels[int(i)] for i in chances.argmax(axis=1)])
+
+
+def scores(truth: Sequence[str], found: Sequence[str]) -> tuple[float, float]:
+    """Return accuracy and macro-F1 of the labels ``found``."""
+    pairs = list(zip(truth, found, strict=True))
     f1 = []
-    for label in sorted(set(examples.labels)):
+    for label in sorted(set(truth)):
         both = sum(1 for truth, said in pairs if truth == said == label)
         either = sum((truth == label) + (said == label) for truth, said in pairs)
         f1.append(2 * both / either if either else 0.0)

@@ -70,6 +70,44 @@ async def test_a_summary_keeps_what_the_reviews_carry_and_drops_the_rest(
     assert found.usage.prompt_tokens > 0
 
 
+async def test_of_a_review_a_topic_is_shown_only_what_is_said_of_it(container: Container) -> None:
+    reviews = [
+        {"id": "a", "text": "국물이 진하고 맛있어요. 양도 정말 푸짐해요. 집은 시청 근처."},
+        {"id": "b", "text": "면이 쫄깃하고 맛있어요. 양도 정말 푸짐해요."},
+        {"id": "c", "text": "양도 넉넉하고 좋아요"},
+    ]
+    async with tasks_on(container, lambda r: filling(r, "양도 정말 푸짐해요")) as (
+        tasks,
+        generator,
+    ):
+        found = await tasks.run("reviews.summary", {"reviews": reviews})
+    prompt = _prompt(generator.order[0])
+    portion = prompt.partition("## portion")[2].partition("## ")[0]
+    assert portion.count("양도 정말 푸짐해요") == 1  # each wording once
+    assert "양도 넉넉하고" in portion
+    assert "국물" not in portion
+    taste = prompt.partition("## taste")[2].partition("## ")[0]
+    assert "국물이 진하고" in taste
+    assert "푸짐" not in taste
+    assert "시청" not in prompt
+    rows = {row["aspect"]: row["evidence"] for row in found.result["summary"]}
+    assert rows.keys() == {"portion"}  # that the same words stood for taste is no evidence
+    assert set(rows["portion"]) <= {"a", "b", "c"}
+
+
+async def test_one_answer_that_does_not_fit_takes_no_other_with_it(container: Container) -> None:
+    def answer(request: GenerationRequest) -> str:
+        said = json.loads(filling(request, "양도 정말 푸짐해요"))
+        said["taste"]["text"] = "."
+        return json.dumps(said, ensure_ascii=False)
+
+    reviews = [{"id": f"r{i}", "text": "국물이 맛있어요. 양도 정말 푸짐해요."} for i in range(3)]
+    async with tasks_on(container, answer) as (tasks, _):
+        found = await tasks.run("reviews.summary", {"reviews": reviews})
+    assert [row["aspect"] for row in found.result["summary"]] == ["portion"]
+    assert found.dropped_claims == 1
+
+
 async def test_reviews_are_fenced_and_their_control_tokens_broken(container: Container) -> None:
     given_input = {
         "reviews": [
@@ -159,7 +197,8 @@ async def test_a_case_cites_only_provisions_that_are_there(container: Container)
 async def test_what_is_more_than_the_generator_reads_is_cut_shorter_and_told(
     container: Container,
 ) -> None:
-    told = {"reviews": [{"id": f"r{i}", "text": "양이 정말 푸짐해요 " * 20} for i in range(12)]}
+    texts = [f"{i} {'다시 또 봐도 ' * 10}양이 정말 푸짐해요" for i in range(12)]
+    told = {"reviews": [{"id": f"r{i}", "text": text} for i, text in enumerate(texts)]}
     text = "양이 정말 푸짐합니다"
     async with tasks_on(container, lambda r: filling(r, text)) as (tasks, generator):
         whole = await tasks.run("reviews.summary", told)

@@ -163,16 +163,20 @@ def mentioned(entries: Sequence[Entry], lexicon: AspectLexicon, judge: ClauseJud
             if clause.aspects:
                 clauses.append((clause, entry.label))
                 owners.append(place)
-    said: dict[int, dict[str, set[str]]] = {}
+    said: dict[int, dict[str, dict[str, str]]] = {}
     for owner, (clause, _), polarity in zip(
         owners, clauses, judge.polarities(clauses), strict=True
     ):
         for aspect in clause.aspects:
-            said.setdefault(owner, {}).setdefault(aspect, set()).add(polarity)
+            said.setdefault(owner, {}).setdefault(aspect, {})[clause.text] = polarity
     return [
-        replace(entry, mentions=tuple(Mention(a, _joined(p)) for a, p in said.get(i, {}).items()))
+        replace(entry, mentions=tuple(_mention(*one) for one in said.get(i, {}).items()))
         for i, entry in enumerate(entries)
     ]
+
+
+def _mention(aspect: str, clauses: Mapping[str, str]) -> Mention:
+    return Mention(aspect, _joined(set(clauses.values())), " ".join(clauses))
 
 
 def counted(entries: Sequence[Entry]) -> dict[str, _Count]:

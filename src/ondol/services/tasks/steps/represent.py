@@ -4,13 +4,14 @@ The budget follows the length of the entries: ``limit`` of usual length fit, nev
 a longer entry is cut. With groups, each group in turn chooses its own, so that every aspect is shown.
 Parameters: ``limit``, ``tokens``, ``entry_tokens``, ``method`` (facility, mmr, medoids, or all: whole
 entries until ``tokens`` are full, the baseline), ``label`` (only entries so labelled), ``each`` =
-"groups", ``order`` ("text" keeps the input's).
+"groups", ``clauses`` (a group shows of an entry only what it says of the group's aspect, so that small
+generators do not word something else), ``order`` ("text" keeps the input's).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import Field
@@ -35,8 +36,18 @@ class RepresentParameters(Parameters):
     method: Method = "facility"
     label: str = ""
     each: Literal["", "groups"] = ""
+    clauses: bool = False
     order: Literal["chosen", "text"] = "chosen"
     into: str = "representatives"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pick:
+    """An entry to show: by its place, as a whole or (``text``) what it says of the group ``key``."""
+
+    place: int
+    key: str = ""
+    text: str = ""
 
 
 class Represent:
@@ -57,22 +68,23 @@ class Represent:
         if self._parameters.method == "all":
             return self._shown(run, self._every(run))
         run, vectors = await self._bench.with_vectors(run)
-        costs = [self._cost(entry) for entry in run.entries]
-        most = min(self._parameters.tokens, self._bench.settings.max_tokens)
-        budget = fitting_budget(costs, limit=self._parameters.limit, most=most)
+        budget = fitting_budget(
+            [self._cost(entry.text) for entry in run.entries],
+            limit=self._parameters.limit,
+            most=min(self._parameters.tokens, self._bench.settings.max_tokens),
+        )
         if self._parameters.each == "groups" and run.groups:
-            chosen = self._by_group(run, vectors, costs, budget)
-        else:
-            chosen = self._of(self._members(run), vectors, costs, budget, self._parameters.limit)
-        return self._shown(run, chosen)
+            return self._shown(run, self._by_group(run, vectors, budget))
+        picks = [_Pick(place) for place in self._members(run)]
+        return self._shown(run, self._of(run, picks, vectors, budget, self._parameters.limit))
 
-    def _every(self, run: Run) -> list[int]:
+    def _every(self, run: Run) -> list[_Pick]:
         costs = [estimate_tokens(entry.text) + _LABEL_TOKENS for entry in run.entries]
-        kept: list[int] = []
+        kept: list[_Pick] = []
         left = min(self._parameters.tokens, self._bench.settings.max_tokens)
         for place in self._members(run):
             if costs[place] <= left:
-                kept.append(place)
+                kept.append(_Pick(place))
                 left -= costs[place]
         return kept
 
@@ -82,62 +94,66 @@ class Represent:
         found = [i for i in shown if not label or run.entries[i].label == label]
         return found or shown
 
-    def _cost(self, entry: Entry) -> int:
-        return min(estimate_tokens(entry.text), self._parameters.entry_tokens) + _LABEL_TOKENS
+    def _cost(self, text: str) -> int:
+        return min(estimate_tokens(text), self._parameters.entry_tokens) + _LABEL_TOKENS
+
+    def _pick_cost(self, run: Run, pick: _Pick) -> int:
+        return self._cost(pick.text or run.entries[pick.place].text)
 
     def _of(
-        self,
-        members: Sequence[int],
-        vectors: FloatMatrix,
-        costs: Sequence[int],
-        budget: int,
-        limit: int,
-    ) -> list[int]:
-        if not members:
+        self, run: Run, picks: Sequence[_Pick], vectors: FloatMatrix, budget: int, limit: int
+    ) -> list[_Pick]:
+        if not picks:
             return []
         found = represent(
-            vectors[list(members)],
-            [costs[i] for i in members],
+            vectors[[pick.place for pick in picks]],
+            [self._pick_cost(run, pick) for pick in picks],
             budget=budget,
             limit=limit,
             method=self._parameters.method,
         )
-        return [members[i] for i in found]
+        return [picks[i] for i in found]
 
-    def _by_group(
-        self, run: Run, vectors: FloatMatrix, costs: Sequence[int], budget: int
-    ) -> list[int]:
+    def _by_group(self, run: Run, vectors: FloatMatrix, budget: int) -> list[_Pick]:
         """Return the groups' own representatives, in turn, until budget or limit is reached."""
         share = max(2, -(-self._parameters.limit // len(run.groups)))
-        members = [[i for i in g.members if not run.entries[i].directs] for g in run.groups]
-        orders = [self._of(one, vectors, costs, budget, share) for one in members]
-        chosen: dict[int, None] = {}
+        orders = [
+            self._of(run, self._group_picks(run, group), vectors, budget, share)
+            for group in run.groups
+        ]
+        chosen: dict[_Pick, None] = {}
         left = budget
         for turn in range(share):
             for order in orders:
                 if turn >= len(order) or order[turn] in chosen:
                     continue
-                if costs[order[turn]] <= left and len(chosen) < self._parameters.limit:
+                cost = self._pick_cost(run, order[turn])
+                if cost <= left and len(chosen) < self._parameters.limit:
                     chosen[order[turn]] = None
-                    left -= costs[order[turn]]
+                    left -= cost
         return list(chosen)
 
-    def _shown(self, run: Run, chosen: Sequence[int]) -> Run:
-        places = sorted(chosen) if self._parameters.order == "text" else list(chosen)
+    def _group_picks(self, run: Run, group: Group) -> list[_Pick]:
+        """Return what ``group`` may show: whole entries, or their clauses, each wording once."""
+        members = [i for i in group.members if not run.entries[i].directs]
+        if not self._parameters.clauses:
+            return [_Pick(place) for place in members]
+        said = {
+            mention.said: _Pick(place, group.key, mention.said)
+            for place in reversed(members)
+            for mention in run.entries[place].mentions
+            if mention.aspect == group.key
+        }
+        return sorted(said.values(), key=lambda pick: pick.place)
+
+    def _shown(self, run: Run, picks: Sequence[_Pick]) -> Run:
+        places = list(dict.fromkeys(pick.place for pick in picks))
+        if self._parameters.order == "text":
+            places.sort()
         entries = [run.entries[i] for i in places]
         evidence = {entry.marker: entry_evidence(entry) for entry in entries}
-        markers = {run.entries[i].marker for i in chosen}
-        groups = [
-            replace(
-                group,
-                markers=tuple(
-                    run.entries[i].marker for i in group.members if run.entries[i].marker in markers
-                ),
-            )
-            for group in run.groups
-        ]
-        kept = tuple(group for group in groups if group.markers)
-        lines = self._lines(entries, kept)
+        kept = _marked(run, picks)
+        lines = self._lines(run, picks, entries, kept)
         told = "\n".join(f"- {g.key}: {', '.join(g.markers[:6])}" for g in kept)
         run = replace(
             run,
@@ -151,21 +167,43 @@ class Represent:
         into = self._parameters.into
         return run.adding(**{into: [entry.id for entry in entries]}) if into else run
 
-    def _lines(self, entries: Sequence[Entry], groups: Sequence[Group]) -> list[str]:
-        """Return the data's lines: each entry once, under the key of its first group if any."""
-        told = {entry.marker: f"[{entry.marker}] {self._cut(entry)}" for entry in entries}
+    def _lines(
+        self, run: Run, picks: Sequence[_Pick], entries: Sequence[Entry], groups: Sequence[Group]
+    ) -> list[str]:
+        """Return the data's lines: clauses under their group's key, else each entry once, under
+        the key of its first group if any."""
+        whole = {entry.marker: f"[{entry.marker}] {self._cut(entry.text)}" for entry in entries}
         lines: list[str] = []
         for group in groups if self._parameters.each == "groups" else ():
-            mine = [told.pop(marker) for marker in group.markers if marker in told]
+            mine = [
+                f"[{run.entries[pick.place].marker}] {self._cut(pick.text)}"
+                for pick in picks
+                if pick.text and pick.key == group.key
+            ] or [whole.pop(marker) for marker in group.markers if marker in whole]
             lines += [f"## {group.key}", *mine] if mine else []
-        return [*lines, *told.values()]
+        said = {run.entries[pick.place].marker for pick in picks if pick.text}
+        return [*lines, *(line for marker, line in whole.items() if marker not in said)]
 
-    def _cut(self, entry: Entry) -> str:
-        tokens = estimate_tokens(entry.text)
+    def _cut(self, text: str) -> str:
+        tokens = estimate_tokens(text)
         if tokens <= self._parameters.entry_tokens or self._parameters.method == "all":
-            return one_line(entry.text)
+            return one_line(text)
         share = self._parameters.entry_tokens / tokens
-        return one_line(entry.text, limit=max(8, int(len(entry.text) * share)))
+        return one_line(text, limit=max(8, int(len(text) * share)))
+
+
+def _marked(run: Run, picks: Sequence[_Pick]) -> tuple[Group, ...]:
+    """Return the groups that are shown, each with the markers that stand for it."""
+    said: dict[str, list[int]] = {}
+    for pick in picks:
+        said.setdefault(pick.key, []).append(pick.place)
+    whole = set(said.pop("", ()))
+    groups = []
+    for group in run.groups:
+        places = said.get(group.key) or [i for i in group.members if i in whole]
+        markers = tuple(run.entries[i].marker for i in places)
+        groups += [replace(group, markers=markers)] if markers else []
+    return tuple(groups)
 
 
 def entry_evidence(entry: Entry) -> Evidence:

@@ -3,7 +3,8 @@
 A claim is an object of the result with a text and ``evidence``, markers of the prompt. Its evidence
 carries it when every number of the text stands there, it covers enough of the words (or is near enough
 in meaning), the polarity is the same, and every law or case it names exists in a collection. Where the
-cited evidence does not, the rest of what was there is searched for what does. Markers then become ids,
+cited evidence does not, the rest of what was there is searched for what does; a claim about an aspect is
+given whatever else carries it, up to ``evidence``. Markers then become ids,
 or document, page, offsets and quote. Parameters: ``claims`` (keys of the result), ``text`` (the claim's
 text), ``min_support``, ``min_cosine`` (0: words alone), ``polarity``, ``references`` (name the fields
 of the input with collections), ``evidence`` (most kept per claim), ``kinds`` (letters of the markers that
@@ -123,12 +124,27 @@ class Verify:
         if not features(text) or self._turned(run, row, text):
             return []
         near = self._nearness(run, vector)
-        if self._carried(text, cited, near):
-            return self._best(text, cited, near)
-        # Not what was cited: perhaps another piece of what is there carries it.
         rest = self._allowed(run, row, candidates)
+        if self._carried(text, cited, near):
+            kept = self._best(text, cited, near)
+            return [*kept, *self._others(text, rest, near, kept)] if row.get("aspect") else kept
+        # Not what was cited: perhaps another piece of what is there carries it.
         best = self._best(text, rest, near)
         return best if self._carried(text, best, near) else []
+
+    def _others(
+        self,
+        text: str,
+        rest: Sequence[_Candidate],
+        near: Mapping[int, float],
+        kept: Sequence[_Candidate],
+    ) -> list[_Candidate]:
+        """Return what carries the text by itself, beside ``kept``, as much as there is room for."""
+        known = {one.evidence.marker for one in kept}
+        alone = [one for one in rest if one.evidence.marker not in known]
+        alone = [one for one in alone if self._carried(text, [one], near)]
+        room = self._parameters.evidence - len(kept)
+        return self._best(text, alone, near)[:room] if alone and room > 0 else []
 
     def _allowed(
         self, run: Run, row: Mapping[str, Any], candidates: Mapping[str, _Candidate]
