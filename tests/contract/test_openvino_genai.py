@@ -14,7 +14,7 @@ from tests.contract.generator_subjects import llama_server, open_genai
 
 from ondol.backends.openvino_genai_generator import OpenVinoGenAIGenerator
 from ondol.core.cancel import CancelToken
-from ondol.core.errors import GeneratorDied, InvalidInput
+from ondol.core.errors import GeneratorDied, InvalidInput, TextTooLong
 from ondol.core.types import DoneEvent, GenerationRequest, Message, TokenEvent
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]  # the form is built first
@@ -99,6 +99,13 @@ def test_a_cached_prefix_is_not_read_again(generator: OpenVinoGenAIGenerator) ->
     assert warm.usage.cached_tokens > 0.9 * warm.usage.prompt_tokens
     assert warm.usage.cached_tokens % 32 == 0
     assert warm.prefill_ms < cold.prefill_ms
+
+
+def test_long_texts_are_counted_whole(generator: OpenVinoGenAIGenerator) -> None:
+    """The library's tokenizer keeps 8,192 tokens of a text and says nothing of the others."""
+    assert generator.count_tokens("word " * 20_000) >= 20_000
+    with pytest.raises(TextTooLong, match="20,?0"):
+        run(generator, ask("word " * 20_000))
 
 
 def test_a_killed_child_is_told_and_comes_back(generator: OpenVinoGenAIGenerator) -> None:

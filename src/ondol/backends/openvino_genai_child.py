@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import queue
+import re
 import signal
 import sys
 import threading
@@ -25,6 +26,8 @@ from typing import Any, TextIO
 _PR_SET_PDEATHSIG = 1
 _BLOCK = 32
 """Tokens of one cache block of the CPU plugin."""
+_PIECE_BYTES = 8_192
+_BETWEEN_WORDS = re.compile(r"[^\W\d_](?= [^\W\d_])")
 
 
 def main() -> None:
@@ -96,6 +99,23 @@ class Mirror:
         for end in range(_BLOCK, len(ids) + 1, _BLOCK):
             key = hash((key, tuple(ids[end - _BLOCK : end])))
             yield end, key
+
+
+def pieces_of(text: str) -> Iterator[str]:
+    """Yield ``text`` in pieces that the tokenizer encodes whole, as it would have together.
+
+    One made from a GGUF file keeps the last 8,192 tokens of what it is given, whatever is asked for.
+    A token has a byte at least; a blank between two letters belongs to the second word everywhere.
+    """
+    start = 0
+    while start < len(text):
+        end = start + _PIECE_BYTES // 4
+        if end < len(text):
+            while end > start and not _BETWEEN_WORDS.match(text, end - 1):
+                end -= 1
+            end = end if end > start else start + _PIECE_BYTES // 4
+        yield text[start:end]
+        start = end
 
 
 def streamed_text() -> Any:
@@ -299,10 +319,11 @@ class Engine:
         return self._encode(self._tokenizer.apply_chat_template(messages, True))
 
     def _encode(self, text: str) -> list[int]:
-        if not text:
-            return []
-        found = self._tokenizer.encode(text, add_special_tokens=False).input_ids.data
-        return [int(token) for token in found[0]]
+        ids: list[int] = []
+        for piece in pieces_of(text):
+            found = self._tokenizer.encode(piece, add_special_tokens=False).input_ids.data
+            ids += [int(token) for token in found[0]]
+        return ids
 
     def _shaped(self, ids: list[int]) -> Any:
         import numpy as np
