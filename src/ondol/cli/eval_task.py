@@ -85,7 +85,7 @@ async def _evaluated(
         embedder=True,
         keywords=searches,
         reranker=searches and invocation.settings.retrieval.rerank != "off",
-        generator=wanted.generates,
+        generator=any(wanted.generates(item.input) for item in items),
     )
     with meter(invocation.output, unit="items", clock=invocation.clock) as shown:
         async with opened as container:

@@ -187,7 +187,7 @@ async def _run(invocation: Invocation, name: str, input: Mapping[str, Any]) -> T
         embedder=True,
         keywords=searches,
         reranker=searches and invocation.settings.retrieval.rerank != "off",
-        generator=wanted.generates,
+        generator=wanted.generates(input),
     )
     async with opened as container:
         return await container.tasks.run(name, input)

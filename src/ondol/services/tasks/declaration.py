@@ -72,10 +72,13 @@ class Task:
     languages: Sequence[Language] = LANGUAGES
     built_in: bool = False
 
-    @property
-    def generates(self) -> bool:
-        """Whether a run asks the generator."""
-        return any(step.use == "generate" for step in self.steps)
+    def generates(self, input: Mapping[str, Any]) -> bool:
+        """Whether a run on ``input`` asks the generator: for an answer, or about unsure labels."""
+        return any(
+            step.use == "generate"
+            or (step.use == "classify" and input.get("ask", getattr(step.parameters, "ask", 0)))
+            for step in self.steps
+        )
 
     def altered(self, use: str, **parameters: Any) -> Task:
         """Return the task with other parameters of its steps named ``use``, to compare the two."""

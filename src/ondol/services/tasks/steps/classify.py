@@ -1,10 +1,11 @@
 """``classify``: labels every entry from its vector, and says how all of them are distributed.
 
-No generator is asked for an entry whose label is sure; the few least sure may be put before it in one
-request. Fills ``labels`` (id, label, score, by) and ``distribution``; the score is a calibrated
+No generator is asked for an entry whose label is sure; the few least sure may be put before it, a few
+a request. Fills ``labels`` (id, label, score, by) and ``distribution``; the score is a calibrated
 probability. Parameters: ``classifier`` (an .npz of the pack, ``{language}`` is filled in), ``between``
 (the label of entries no label is sure of) with ``sure`` (from which probability one is), ``ask`` (how
-many unsure entries the generator may be asked about).
+many unsure entries the generator may be asked about, unless the input's own ``ask`` says), ``ask_below``
+(from which probability on an entry is sure), ``prompt`` (how it is asked, in requests of eight).
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from ondol.services.tasks.answers import parsed
 from ondol.services.tasks.classifier import Classifier, Floats
 from ondol.services.tasks.run import Entry, Run
 from ondol.services.tasks.steps.base import Parameters
+from ondol.services.tasks.templates import Prompt
 from ondol.services.tasks.workbench import Workbench
 from ondol.text.fencing import fenced, one_line
 
 _ASKED_CHARS = 200
+_ASKED_AT_ONCE = 8
 
 
 class ClassifyParameters(Parameters):
@@ -40,7 +43,7 @@ class ClassifyParameters(Parameters):
 
     def needs(self) -> list[tuple[str, str, str]]:
         files = [("classifier", "classifier", self.classifier)]
-        return [*files, ("prompt", "prompt", self.prompt)] if self.ask else files
+        return [*files, ("prompt", "prompt", self.prompt)] if self.prompt or self.ask else files
 
 
 class Classify:
@@ -60,8 +63,8 @@ class Classify:
             for entry, row in zip(run.entries, chances, strict=True)
         ]
         run = replace(run, entries=tuple(entries))
-        if self._parameters.ask:
-            run = await self._asked(run, chances, self._labels(classifier))
+        if most := int(run.input.get("ask", self._parameters.ask)):
+            run = await self._asked(run, chances, self._labels(classifier), most)
         labels = self._labels(classifier)
         share = distribution(run.entries, labels)
         run = run.telling(distribution=told_distribution(share)).adding(
@@ -91,15 +94,24 @@ class Classify:
         label = labels[best] if sure else self._parameters.between
         return replace(entry, label=label, score=round(score, 4), by="classifier")
 
-    async def _asked(self, run: Run, chances: Floats, labels: Sequence[str]) -> Run:
-        """Let the generator label the least sure entries, all in one request."""
-        unsure = [int(i) for i in chances.max(axis=1).argsort(kind="stable")]
-        unsure = [i for i in unsure if chances[i].max() < self._parameters.ask_below]
-        unsure = sorted(unsure[: self._parameters.ask])
+    async def _asked(self, run: Run, chances: Floats, labels: Sequence[str], most: int) -> Run:
+        """Let the generator label the least sure entries; none that reads like an order to it."""
         prompt = run.task.prompts.get((self._parameters.prompt, run.language))
-        if not unsure or prompt is None:
+        unsure = [
+            int(i)
+            for i in chances.max(axis=1).argsort(kind="stable")
+            if chances[i].max() < self._parameters.ask_below and not run.entries[i].directs
+        ]
+        asked = [run.entries[i] for i in sorted(unsure[:most])]
+        if prompt is None:
             return run
-        asked = [run.entries[i] for i in unsure]
+        for start in range(0, len(asked), _ASKED_AT_ONCE):
+            run = await self._answered(run, prompt, asked[start : start + _ASKED_AT_ONCE], labels)
+        return replace(run, model=self._bench.services.chat.model) if asked else run
+
+    async def _answered(
+        self, run: Run, prompt: Prompt, asked: Sequence[Entry], labels: Sequence[str]
+    ) -> Run:
         schema = _answer_schema([entry.marker for entry in asked], labels)
         lines = [f"[{e.marker}] {one_line(e.text, limit=_ASKED_CHARS)}" for e in asked]
         request = GenerationRequest(
@@ -108,7 +120,7 @@ class Classify:
                 data=fenced(lines),
                 values={"count": str(len(asked))},
             ),
-            max_tokens=12 * len(asked) + 16,
+            max_tokens=16 * len(asked) + 16,
             json_schema=schema,
         )
         done = await self._bench.services.chat.complete(request, terms=run.terms, timing=run.timing)
