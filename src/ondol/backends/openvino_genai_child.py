@@ -259,7 +259,11 @@ class Engine:
             config.temperature = command["temperature"]
             config.top_p = command["top_p"]
             config.rng_seed = command["seed"]
-        if command["schema"] is not None:
+        if command["grammar"] is not None:
+            config.structured_output_config = self._genai.StructuredOutputConfig(
+                grammar=command["grammar"]
+            )
+        elif command["schema"] is not None:
             config.structured_output_config = self._genai.StructuredOutputConfig(
                 json_schema=json.dumps(command["schema"], ensure_ascii=False)
             )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ondol.backends.base import GeneratorHealth, GeneratorSpec
+from ondol.backends.json_grammar import grammar_of
 from ondol.backends.openai_wire import chat_body
 from ondol.backends.openvino_genai_process import Call, Death, GenAIProcess
 from ondol.backends.openvino_genai_schema import check_types, with_split_ranges
@@ -194,6 +195,7 @@ class OpenVinoGenAIGenerator:
             "seed": random.getrandbits(31) if request.seed is None else request.seed % 2**32,
             "stop": list(request.stop),
             "schema": schema,
+            "grammar": None if schema is None else grammar_of(schema),
             "salt": request.cache_salt,
         }
 

@@ -154,7 +154,7 @@ class Represent:
         evidence = {entry.marker: entry_evidence(entry) for entry in entries}
         kept = _marked(run, picks)
         lines = self._lines(run, picks, entries, kept)
-        told = "\n".join(f"- {g.key}: {', '.join(g.markers[:6])}" for g in kept)
+        told = "\n".join(f"- {self._topic(group)}" for group in kept)
         run = replace(
             run,
             chosen=tuple(places),
@@ -183,6 +183,14 @@ class Represent:
             lines += [f"## {group.key}", *mine] if mine else []
         said = {run.entries[pick.place].marker for pick in picks if pick.text}
         return [*lines, *(line for marker, line in whole.items() if marker not in said)]
+
+    def _topic(self, group: Group) -> str:
+        """Return a group as the request names it; its clauses stand under it in the data already."""
+        return (
+            group.key
+            if self._parameters.clauses
+            else f"{group.key}: {', '.join(group.markers[:6])}"
+        )
 
     def _cut(self, text: str) -> str:
         tokens = estimate_tokens(text)
