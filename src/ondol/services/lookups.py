@@ -75,6 +75,18 @@ class Lookups:
         """Return the chunks that one reference, read from a text with its law, names; at most three."""
         return self._named(collection, reference, {}, None)
 
+    def cited_by(self, collection: str, texts: Sequence[str]) -> list[tuple[int, float]]:
+        """Return the first chunk of each record that ``texts`` name, with its weight, most first.
+
+        The n-th text gives one over n to everything it names.
+        """
+        weights: dict[int, float] = {}
+        for rank, text in enumerate(texts, start=1):
+            found = (self.of(collection, one) for one in references_of(text, names=self._names))
+            for chunk in {chunks[0] for chunks in found if chunks}:
+                weights[chunk] = weights.get(chunk, 0.0) + 1 / rank
+        return sorted(weights.items(), key=lambda one: (-one[1], one[0]))
+
     def _named(
         self,
         collection: str,

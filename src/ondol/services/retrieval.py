@@ -141,6 +141,11 @@ class RetrievalService:
         async with self._place(lane, timing):
             return await self._search(wanted, shape, timing)
 
+    async def cited_by(self, collection: str, texts: Sequence[str], *, limit: int) -> list[Hit]:
+        """Return what ``texts``, the nearest first, name of ``collection``, most named first."""
+        ranking = await asyncio.to_thread(self._lookups.cited_by, collection, texts)
+        return await self._hits(collection, ranking[:limit], None)
+
     async def candidates(self, collection: str, query: str) -> Candidates:
         """Return what both legs find for ``query``, for those who learn how to weigh them."""
         kept = await self._check(collection, "hybrid")
@@ -241,10 +246,12 @@ class RetrievalService:
             before=wanted.before,
         )
 
-    async def _hits(self, collection: str, ranking: Ranking, found: Found) -> list[Hit]:
+    async def _hits(self, collection: str, ranking: Ranking, found: Found | None) -> list[Hit]:
         rows = await asyncio.to_thread(self._store.chunks, collection, [c for c, _ in ranking])
         scores = dict(ranking)
-        dense, lexical = found.scores("dense"), found.scores("lexical")
+        dense, lexical = (
+            found.scores(leg) if found is not None else {} for leg in ("dense", "lexical")
+        )
         return [
             Hit(
                 document=row.document,

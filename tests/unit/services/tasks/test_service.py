@@ -232,6 +232,35 @@ async def test_a_case_cites_only_provisions_that_are_there(container: Container)
     assert any("precedents" in warning for warning in found.warnings)
 
 
+async def test_provisions_that_similar_decisions_rest_on_are_shown(container: Container) -> None:
+    """None of the case's own words lead there: eight other articles are nearer."""
+    text = "세탁소에 맡긴 코트가 줄어들어 세탁소 주인과 다툰다."
+    near = [
+        {"id": f"세탁_{n}", "title": f"세탁업법 제{n}조", "text": f"세탁소 코트 세탁소 주인 {n}"}
+        for n in range(1, 9)
+    ]
+    decision = {
+        "id": "d1",
+        "title": "손해배상 (대법원 2019다1)",
+        "text": "세탁소에 맡긴 코트가 줄어든 때 세탁소 주인은 민법 제750조에 따라 배상한다.",
+    }
+    await container.ingest.ingest_records("statutes", [*LAWS, *near])
+
+    async def shown(given: dict[str, object]) -> list[str]:
+        async with tasks_on(container, lambda r: filling(r, text)) as (tasks, _):
+            found = await tasks.run("legal.case_analysis", {"text": text, **given})
+        places = [one for key, one in found.evidence.items() if key.startswith("p")]
+        return [one["document"] for one in places if isinstance(one, dict)]
+
+    assert "민법_750" not in await shown({})
+    await container.ingest.ingest_records("precedents", [decision])
+    with_decisions = await shown({})
+    assert "민법_750" in with_decisions
+    assert len(with_decisions) == len(set(with_decisions)) <= 6
+    assert "민법_750" not in await shown({"exclude": ["d1"]})
+    assert "민법_750" not in await shown({"precedents": "elsewhere"})
+
+
 async def test_what_is_more_than_the_generator_reads_is_cut_shorter_and_told(
     container: Container,
 ) -> None:

@@ -4,13 +4,16 @@ The best sentences of each passage go into the prompt; the passages themselves, 
 offsets, become evidence. Parameters: ``field`` (the input's field with the collection's name) and
 ``collection`` (its name where the input says none), ``query`` (the input's field that is searched for),
 ``limit``, ``tokens``, ``marker``, ``into`` (result key of the list of hits), ``optional`` (a collection
-that is not there is a warning, not an error), ``history`` (the field with earlier turns).
+that is not there is a warning, not an error), ``history`` (the field with earlier turns), ``cited_by``
+(the input's field, or the name, of a collection whose nearest passages name what is looked for: decisions
+of similar cases name the provisions; half of what is found comes from there).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 from pydantic import Field
@@ -30,6 +33,8 @@ from ondol.text.selection import Excerpt, Sentence, estimate_tokens, pack
 from ondol.text.sentences import split_sentences
 
 _QUERY_CHARS = 1_500
+_CITING = 12
+"""Passages of another collection whose references count."""
 
 
 class RetrieveParameters(Parameters):
@@ -44,6 +49,7 @@ class RetrieveParameters(Parameters):
     into: str = ""
     optional: bool = False
     history: str = ""
+    cited_by: str = ""
 
 
 class Retrieve:
@@ -93,18 +99,38 @@ class Retrieve:
         meant = await QueryRewriter(None, settings=RetrievalSettings()).meant(
             question, self._turns(run)
         )
-        left_out = frozenset(run.input.get("exclude", ()))
         wanted = int(run.input.get("top_k") or self._parameters.limit)
         wanted = min(wanted, self._parameters.limit)
+        hits = await self._nearest(run, name, question, meant.also, wanted)
+        if not self._parameters.cited_by:
+            return hits
+        return _in_turn(hits, await self._cited(run, name, question, meant.also))[:wanted]
+
+    async def _nearest(
+        self, run: Run, name: str, question: str, also: Sequence[str], wanted: int
+    ) -> list[Hit]:
+        left_out = frozenset(run.input.get("exclude", ()))
         found = await self._bench.services.retrieval.search(
             name,
             question,
-            also=meant.also,
+            also=also,
             top_k=wanted + len(left_out),
             timing=run.timing,
             lane=None,
         )
         return [hit for hit in found.hits if hit.document not in left_out][:wanted]
+
+    async def _cited(self, run: Run, name: str, question: str, also: Sequence[str]) -> list[Hit]:
+        """Return what the nearest passages of another collection name; nothing without it."""
+        other = self._parameters.cited_by
+        other = str(run.input.get(other) or other)
+        try:
+            nearest = await self._nearest(run, other, question, also, _CITING)
+        except NotFound:
+            return []
+        texts = [hit.text for hit in nearest]
+        limit = self._parameters.limit
+        return await self._bench.services.retrieval.cited_by(name, texts, limit=limit)
 
     def _turns(self, run: Run) -> list[Turn]:
         """Return the earlier turns of the input: question and answer by pairs."""
@@ -138,6 +164,14 @@ class Retrieve:
         if not self._parameters.into:
             return run
         return run.adding(**{self._parameters.into: [told_hit(hit) for hit in hits]})
+
+
+def _in_turn(nearest: Sequence[Hit], cited: Sequence[Hit]) -> list[Hit]:
+    """Return what is both first, then one of each in turn, each once."""
+    named = {hit.chunk for hit in cited}
+    both = [hit for hit in nearest if hit.chunk in named]
+    turns = [hit for pair in zip_longest(nearest, cited) for hit in pair if hit is not None]
+    return list({hit.chunk: hit for hit in [*both, *turns]}.values())
 
 
 def told_hit(hit: Hit) -> dict[str, Any]:
