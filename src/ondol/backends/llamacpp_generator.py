@@ -15,6 +15,7 @@ from typing import Any
 
 from ondol.backends.base import GeneratorHealth, GeneratorSpec
 from ondol.backends.http_endpoint import BadStatus, BrokenOff, Endpoint, Unreachable
+from ondol.backends.json_grammar import grammar_of
 from ondol.backends.llamacpp_lora import Adapter, check_adapters, lora_body
 from ondol.backends.llamacpp_preload import Outcome, Prefix, Preloader
 from ondol.backends.llamacpp_process import Child, ChildSetup
@@ -121,7 +122,7 @@ class LlamaCppGenerator:
         self, request: GenerationRequest, *, cancel: CancelToken
     ) -> Iterator[GenerationEvent]:
         """Yield pieces, then one ``DoneEvent``; see ``Generator``. ``Overloaded`` beyond ``slots``."""
-        body = chat_body(request) | lora_body(self._adapters, chosen=request.adapter)
+        body = _body(request) | lora_body(self._adapters, chosen=request.adapter)
         if request.tools and not self._spec.tools and self.health().ready:
             raise InvalidInput(
                 f"the chat template of {self._spec.model} has no place for tools",
@@ -347,6 +348,17 @@ def _get(endpoint: Endpoint, path: str) -> Any:
 
 def _owner(request: GenerationRequest) -> Owner:
     return Owner(salt=request.cache_salt, adapter=request.adapter)
+
+
+def _body(request: GenerationRequest) -> dict[str, Any]:
+    """Return what the server is sent: the schema as a grammar without blanks, where it has one."""
+    body = chat_body(request)
+    if request.json_schema is not None and not request.tools:
+        grammar = grammar_of(request.json_schema)
+        if grammar is not None:
+            del body["response_format"]
+            body["grammar"] = grammar
+    return body
 
 
 def _prompt(request: GenerationRequest) -> str:
