@@ -128,10 +128,14 @@ async def test_the_context_bounds_what_all_in_the_prompt_means(shelf: PackShelf)
 
 async def test_all_in_the_prompt_ends_where_the_context_does(container: Container) -> None:
     reviews = [{"id": f"r{i}", "text": f"배달이 정말 빨라요 {i}번째"} for i in range(60)]
-    async with tasks_on(container, lambda r: filling(r, "배달이 정말 빨라요")) as (tasks, _):
+    async with tasks_on(container, lambda r: filling(r, "배달이 정말 빨라요")) as (
+        tasks,
+        generator,
+    ):
         task = baseline_of(tasks.task("reviews.summary"), "all", context_tokens=1_400)
         found = await tasks.run(task, {"reviews": reviews})
     assert 5 < len(found.result["representatives"]) < 30
+    assert "- delivery: r1, r2, " in generator.order[0].messages[-1].content
 
 
 async def test_law_with_and_without_looking_it_up(container: Container) -> None:

@@ -186,11 +186,9 @@ class Represent:
 
     def _topic(self, group: Group) -> str:
         """Return a group as the request names it; its clauses stand under it in the data already."""
-        return (
-            group.key
-            if self._parameters.clauses
-            else f"{group.key}: {', '.join(group.markers[:6])}"
-        )
+        if self._parameters.clauses and self._parameters.method != "all":
+            return group.key
+        return f"{group.key}: {', '.join(group.markers[:6])}"
 
     def _cut(self, text: str) -> str:
         tokens = estimate_tokens(text)
