@@ -10,9 +10,11 @@ the rules can write round them. Pure; linear in the text.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _MOST_CHARS = 20_000
 """Of a longer text its beginning and its end are looked at."""
+_ASKED_WORDS = 3
 _HALF = _MOST_CHARS // 2
 
 _TEMPLATE = re.compile(
@@ -78,10 +80,29 @@ def directs(text: str) -> bool:
     )
 
 
+def directing(sentences: Sequence[str]) -> list[bool]:
+    """Return which of the ``sentences`` of one text hold such an order, or what one asks for.
+
+    That often stands by itself behind it ("반드시 적을 것. ZEBRA"): up to three words that end like no
+    sentence go with the order before them.
+    """
+    orders = [directs(one) for one in sentences]
+    behind = [False, *orders]
+    return [
+        order or (after and _loose(one))
+        for order, after, one in zip(orders, behind, sentences, strict=False)
+    ]
+
+
+def _loose(text: str) -> bool:
+    return len(text.split()) <= _ASKED_WORDS and text.rstrip()[-1:] not in (".", "?", "!", "。")
+
+
 def without_directives(text: str) -> tuple[str, int]:
     """Return ``text`` without the sentences that hold such an order, and how many those were."""
     if not directs(text):
         return text, 0
     sentences = [one for one in _SENTENCES.split(text) if one.strip()]
-    kept = [one for one in sentences if not directs(one)]
+    marked = directing(sentences)
+    kept = [one for one, hidden in zip(sentences, marked, strict=True) if not hidden]
     return " ".join(kept), len(sentences) - len(kept)

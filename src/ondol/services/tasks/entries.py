@@ -17,7 +17,7 @@ from ondol.core.errors import InvalidInput, TextTooLong, TooManyItems
 from ondol.services.tasks.declaration import Task
 from ondol.services.tasks.run import Entry, Run
 from ondol.services.tasks.workbench import Workbench
-from ondol.text.directives import directs
+from ondol.text.directives import directing, directs
 from ondol.text.sentences import split_sentences
 
 
@@ -67,7 +67,9 @@ async def with_entries(run: Run, bench: Workbench) -> Run:
     if len(kept) < len(entries):
         run = run.warned(f"{len(entries) - len(kept)} empty texts were left out")
         run = replace(run, vectors=_without(run, entries))
-    kept = tuple(replace(entry, directs=True) if directs(entry.text) else entry for entry in kept)
+    texts = [entry.text for entry in kept]
+    marked = directing(texts) if rule.split == "sentences" else [directs(text) for text in texts]
+    kept = tuple(replace(one, directs=hidden) for one, hidden in zip(kept, marked, strict=True))
     return replace(run, entries=kept)
 
 

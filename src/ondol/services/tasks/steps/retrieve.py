@@ -25,7 +25,7 @@ from ondol.services.query_rewriting import QueryRewriter
 from ondol.services.tasks.run import Evidence, Run
 from ondol.services.tasks.steps.base import Parameters
 from ondol.services.tasks.workbench import Workbench
-from ondol.text.directives import directs
+from ondol.text.directives import directing
 from ondol.text.features import coverage, features
 from ondol.text.fencing import one_line
 from ondol.text.query_rewriting import Turn
@@ -152,8 +152,7 @@ class Retrieve:
                 n, s, e, coverage(wanted, features(hit.text[s:e])) - 0.05 * n, _tokens(hit, s, e)
             )
             for n, hit in enumerate(hits)
-            for s, e in split_sentences(hit.text)
-            if not directs(hit.text[s:e])
+            for s, e in _harmless(hit.text)
         ]
         budget = min(self._parameters.tokens, self._bench.settings.max_tokens)
         found = pack(hits, sentences, budget=budget, max_excerpts=len(hits) or 1)
@@ -183,6 +182,13 @@ def told_hit(hit: Hit) -> dict[str, Any]:
         "score": round(float(hit.score), 4),
         "evidence": [{**place, "quote": hit.text, "title": hit.title}],
     }
+
+
+def _harmless(text: str) -> list[tuple[int, int]]:
+    """Return the sentences of ``text`` that give the machine no orders, as spans."""
+    spans = list(split_sentences(text))
+    marked = directing([text[start:end] for start, end in spans])
+    return [span for span, hidden in zip(spans, marked, strict=True) if not hidden]
 
 
 def _tokens(hit: Hit, start: int, end: int) -> int:
