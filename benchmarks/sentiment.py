@@ -2,31 +2,42 @@
 
 Each set is split by restaurant or film into fifths (by a hash of its id); those of ``--folds`` are tested
 in turn, each by classifiers that saw the others. Beside ours, as the baselines of the same run, a
-logistic regression on the vectors alone and one that leans on no earlier classifier; ours leans on the shipped one of the language, where that saw other texts. ``--ship``
-trains the classifiers that come with the pack ``reviews`` on data whose licences allow it.
+logistic regression on the vectors alone and one that leans on no earlier classifier; ours leans on the
+shipped one of the language, where that saw other texts. ``--generator`` then runs the task itself with
+our classifier, restaurant by restaurant, and lets that model judge the reviews that are less than 70 %
+sure. ``--ship`` trains the classifiers that come with the pack ``reviews`` on data whose licences allow
+it.
 
-    python benchmarks/sentiment.py --home DIR [--folds 4] [--ship]
+    python benchmarks/sentiment.py --home DIR [--folds 4] [--generator ID] [--ship]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from common import ROOT, report, rows_of, table
+from task_bench import opened
 
 from ondol.core.settings import load_settings
+from ondol.core.terms import Terms
 from ondol.core.types import FloatMatrix
 from ondol.services.components import Parts
 from ondol.services.container import Container
 from ondol.services.tasks.classifier import Classifier, load_classifier
 from ondol.services.tasks.classifier_fit import Examples, fit, fold_of
 from ondol.services.tasks.logistic import FitOptions
+from ondol.services.tasks.service import TaskService
+from ondol.services.tasks.shelf import PackShelf
 from ondol.services.tasks.training import scores
+from ondol.services.tasks.workbench import Workbench
 
 SETS = {
     "ko_reviews_nsmc": "movie_id",
@@ -60,13 +71,14 @@ async def examples_of(container: Container, name: str) -> Examples:
     )
 
 
-def measured(
-    examples: Examples, embedder: str, language: str, folds: list[int]
+async def measured(
+    examples: Examples, container: Container, language: str, args: argparse.Namespace
 ) -> dict[str, float]:
     """Train on the groups outside each fold, test on those in it; the baselines beside it.
 
     The figures are of all tested reviews together, the speed is of the last fold.
     """
+    embedder = container.embedding.model
     shipped = load_classifier(PACK / f"sentiment.{language}.npz")
     variants: dict[str, Callable[[Examples], Classifier]] = {
         "vectors_alone": lambda seen: fit(
@@ -80,7 +92,8 @@ def measured(
     truth: list[str] = []
     chances = np.zeros((0, len(LABELS)))
     speed = 0.0
-    for fold in folds:
+    asked = 0
+    for fold in args.folds:
         seen, unseen = examples.chosen(place != fold), examples.chosen(place == fold)
         truth += unseen.labels
         for name, train in variants.items():
@@ -88,10 +101,46 @@ def measured(
             chances = classifier.predict(unseen.texts, unseen.vectors)
             said[name] += [LABELS[int(one)] for one in chances.argmax(axis=1)]
         speed = _speed(classifier, unseen)
+        if args.generator:
+            found, count = await judged(container, classifier, unseen, language, args.at_once)
+            said.setdefault("asked", []).extend(found)
+            asked += count
     figures: dict[str, float] = {"test": len(truth)}
+    if args.generator:
+        figures["asked"] = asked
     for name, found in said.items():
         figures[f"{name}_accuracy"], figures[f"{name}_macro_f1"] = scores(truth, found)
     return {**figures, "mean_confidence": float(chances.max(axis=1).mean()), "per_second": speed}
+
+
+async def judged(
+    container: Container, classifier: Classifier, unseen: Examples, language: str, at_once: int
+) -> tuple[list[str], int]:
+    """Return the labels that the task gives where it may ask, and of how many it asked."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for place, group in enumerate(unseen.groups):
+        groups[group].append(place)
+    labels = [""] * len(unseen.texts)
+    asked = 0
+    free = asyncio.Semaphore(at_once)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Workbench(container, home=Path(folder))
+        classifier.save(bench.own_classifier("reviews", f"sentiment.{language}.npz"))
+        tasks = TaskService(PackShelf.open(Path(folder), ()), bench)
+        task = tasks.task("reviews.sentiment")
+        task = replace(task, limits=replace(task.limits, seconds=3600.0))
+
+        async def run(places: list[int]) -> int:
+            reviews = [{"id": str(place), "text": unseen.texts[place]} for place in places]
+            given = {"reviews": reviews, "ask": 256, "language": language}
+            async with free:
+                done = await tasks.run(task, given, terms=Terms(lane="batch"))
+            for row in done.result["labels"]:
+                labels[int(row["id"])] = row["label"]
+            return sum(row["by"] == "generator" for row in done.result["labels"])
+
+        asked = sum(await asyncio.gather(*map(run, groups.values())))
+    return labels, asked
 
 
 def _speed(classifier: Classifier, unseen: Examples) -> float:
@@ -137,22 +186,35 @@ async def main() -> None:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--folds", nargs="+", type=int, default=[4], choices=range(5))
+    parser.add_argument("--generator", default="", help="a model that may judge the least sure")
+    parser.add_argument("--form", default="auto", help="of the generator, as generation.form")
+    parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--ship", action="store_true")
-    options = parser.parse_args()
-    settings = load_settings(flags={"home": options.home})
-    parts = Parts(generator=False, reranker=False, keywords=False)
-    async with Container.open(settings, parts=parts) as container:
-        if options.ship:
+    args = parser.parse_args()
+    async with opening(args) as container:
+        if args.ship:
             await ship(container)
             return
         model = container.embedding.model
         found = {
-            name: measured(await examples_of(container, name), model, name[:2], options.folds)
-            for name in options.sets
+            name: await measured(await examples_of(container, name), container, name[:2], args)
+            for name in args.sets
         }
     head = ("set", *next(iter(found.values())))
     table(head, [(name, *(f"{v:.3f}" for v in row.values())) for name, row in found.items()])
-    report({"sets": found, "embedder": model}, settings={"folds": options.folds})
+    report(
+        {"sets": found, "embedder": model},
+        settings={"folds": args.folds, "generator": args.generator, "form": args.form},
+    )
+
+
+def opening(args: argparse.Namespace) -> Container:
+    """Return the container, with the generator where one may judge."""
+    if args.generator:
+        args.context = 2048
+        return opened(args, args.generator, searches=False)
+    settings = load_settings(flags={"home": args.home})
+    return Container.open(settings, parts=Parts(generator=False, reranker=False, keywords=False))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """``classify``: labels every entry from its vector, and says how all of them are distributed.
 
-No generator is asked for an entry whose label is sure; the few least sure may be put before it, a few
-a request. Fills ``labels`` (id, label, score, by) and ``distribution``; the score is a calibrated
+No generator is asked for an entry whose label is sure; the few least sure may be put before it, each by
+itself. Its word counts beside the classifier's, for what being right about two of three is worth. Fills ``labels`` (id, label, score, by) and ``distribution``; the score is a calibrated
 probability. Parameters: ``classifier`` (an .npz of the pack, ``{language}`` is filled in), ``between``
 (the label of entries no label is sure of) with ``sure`` (from which probability one is), ``ask`` (how
 many unsure entries the generator may be asked about, unless the input's own ``ask`` says), ``ask_below``
-(from which probability on an entry is sure), ``prompt`` (how it is asked, in requests of eight).
+(from which probability on an entry is sure), ``ask_weight`` (what the generator's word adds to the log
+odds of its label), ``prompt`` (how it is asked).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from ondol.core.types import FloatMatrix, GenerationRequest
@@ -27,7 +29,7 @@ from ondol.services.tasks.workbench import Workbench
 from ondol.text.fencing import fenced, one_line
 
 _ASKED_CHARS = 200
-_ASKED_AT_ONCE = 8
+_ANSWER_TOKENS = 24
 
 
 class ClassifyParameters(Parameters):
@@ -36,8 +38,9 @@ class ClassifyParameters(Parameters):
     classifier: str = "classifiers/sentiment.{language}.npz"
     between: str = ""
     sure: float = Field(0.0, ge=0, le=1)
-    ask: int = Field(0, ge=0, le=32)
-    ask_below: float = Field(0.6, ge=0, le=1)
+    ask: int = Field(0, ge=0, le=256)
+    ask_below: float = Field(0.7, ge=0, le=1)
+    ask_weight: float = Field(0.75, ge=0, le=20)
     prompt: str = ""
     rows: bool = True
 
@@ -64,7 +67,7 @@ class Classify:
         ]
         run = replace(run, entries=tuple(entries))
         if most := int(run.input.get("ask", self._parameters.ask)):
-            run = await self._asked(run, chances, self._labels(classifier), most)
+            run = await self._asked(run, chances, classifier.labels, most)
         labels = self._labels(classifier)
         share = distribution(run.entries, labels)
         run = run.telling(distribution=told_distribution(share)).adding(
@@ -102,41 +105,48 @@ class Classify:
             for i in chances.max(axis=1).argsort(kind="stable")
             if chances[i].max() < self._parameters.ask_below and not run.entries[i].directs
         ]
-        asked = [run.entries[i] for i in sorted(unsure[:most])]
-        if prompt is None:
+        if prompt is None or not unsure:
             return run
-        for start in range(0, len(asked), _ASKED_AT_ONCE):
-            run = await self._answered(run, prompt, asked[start : start + _ASKED_AT_ONCE], labels)
-        return replace(run, model=self._bench.services.chat.model) if asked else run
+        entries = list(run.entries)
+        for place in sorted(unsure[:most]):
+            entry = entries[place]
+            run, vote = await self._vote(run, prompt, entry, labels)
+            if vote is not None:
+                entries[place] = weighed(
+                    entry, chances[place], labels, vote=vote, weight=self._parameters.ask_weight
+                )
+        return replace(run, entries=tuple(entries), model=self._bench.services.chat.model)
 
-    async def _answered(
-        self, run: Run, prompt: Prompt, asked: Sequence[Entry], labels: Sequence[str]
-    ) -> Run:
-        schema = _answer_schema([entry.marker for entry in asked], labels)
-        lines = [f"[{e.marker}] {one_line(e.text, limit=_ASKED_CHARS)}" for e in asked]
+    async def _vote(
+        self, run: Run, prompt: Prompt, entry: Entry, labels: Sequence[str]
+    ) -> tuple[Run, str | None]:
+        """Return the label that the generator gives ``entry``, if it gives one."""
+        schema = _answer_schema(entry.marker, labels)
+        line = f"[{entry.marker}] {one_line(entry.text, limit=_ASKED_CHARS)}"
         request = GenerationRequest(
             messages=prompt.messages(
                 title=run.task.title.get(run.language, ""),
-                data=fenced(lines),
-                values={"count": str(len(asked))},
+                data=fenced([line]),
+                values={"count": "1"},
             ),
-            max_tokens=16 * len(asked) + 16,
+            max_tokens=_ANSWER_TOKENS,
             json_schema=schema,
         )
         done = await self._bench.services.chat.complete(request, terms=run.terms, timing=run.timing)
         answer = parsed(done.text, schema).value or {}
-        return relabelled(run.spent(done.usage), answer, labels)
+        return run.spent(done.usage), answer.get(entry.marker)
 
 
-def relabelled(run: Run, answer: Mapping[str, Any], labels: Sequence[str]) -> Run:
-    """Return the run with the labels that ``answer`` gives by marker; others stay as they are."""
-    entries = [
-        replace(entry, label=answer[entry.marker], by="generator")
-        if answer.get(entry.marker) in labels
-        else entry
-        for entry in run.entries
-    ]
-    return replace(run, entries=tuple(entries))
+def weighed(
+    entry: Entry, chances: Floats, labels: Sequence[str], *, vote: str, weight: float
+) -> Entry:
+    """Return ``entry`` labelled by its ``chances`` (labels,) and a vote that adds to the log odds."""
+    odds = np.log(np.maximum(chances, 1e-12))
+    odds[labels.index(vote)] += weight
+    shares = np.exp(odds - odds.max())
+    best = int(shares.argmax())
+    score = round(float(shares[best] / shares.sum()), 4)
+    return replace(entry, label=labels[best], score=score, by="generator")
 
 
 def distribution(entries: Sequence[Entry], labels: Sequence[str]) -> dict[str, int]:
@@ -158,11 +168,10 @@ def told_distribution(share: Mapping[str, int]) -> str:
     return ", ".join(f"{label} {count}" for label, count in share.items())
 
 
-def _answer_schema(markers: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-    choice = {"type": "string", "enum": list(labels)}
+def _answer_schema(marker: str, labels: Sequence[str]) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {marker: choice for marker in markers},
-        "required": list(markers),
+        "properties": {marker: {"type": "string", "enum": list(labels)}},
+        "required": [marker],
         "additionalProperties": False,
     }
