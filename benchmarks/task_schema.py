@@ -163,7 +163,7 @@ async def measured(container: Container, args: argparse.Namespace) -> dict[str, 
     drawn = []
     for number in range(args.limit):
         name = TASKS[number % len(TASKS)]
-        kind = KINDS[(number // len(TASKS)) % len(KINDS)]
+        kind = args.kinds[(number // len(TASKS)) % len(args.kinds)]
         drawn.append((name, kind, *inputs.draw(name, kind)))
     free = asyncio.Semaphore(args.at_once)
 
@@ -206,7 +206,9 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 async def main() -> None:
-    args = options(__doc__, models=MODELS, limit=500).parse_args()
+    parser = options(__doc__, models=MODELS, limit=500)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    args = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}
     for model in args.models:
         async with opened(args, model, searches=True) as container:
