@@ -121,7 +121,6 @@ async def judged(
     for place, group in enumerate(unseen.groups):
         groups[group].append(place)
     labels = [""] * len(unseen.texts)
-    asked = 0
     free = asyncio.Semaphore(at_once)
     with tempfile.TemporaryDirectory() as folder:
         bench = Workbench(container, home=Path(folder))

@@ -109,11 +109,11 @@ def pieces_of(text: str) -> Iterator[str]:
     """
     start = 0
     while start < len(text):
-        end = start + _PIECE_BYTES // 4
-        if end < len(text):
+        most = end = start + _PIECE_BYTES // 4
+        if most < len(text):
             while end > start and not _BETWEEN_WORDS.match(text, end - 1):
                 end -= 1
-            end = end if end > start else start + _PIECE_BYTES // 4
+            end = end if end > start else most
         yield text[start:end]
         start = end
 

@@ -39,7 +39,7 @@ def baseline_of(task: Task, baseline: Baseline, *, context_tokens: int) -> Task:
     """
     if baseline == "all":
         room = context_tokens - task.limits.answer_tokens - FRAME_TOKENS
-        return task.altered("represent", method="all", tokens=max(room, _LEAST))
+        return task.altered("represent", method="all", clauses=False, tokens=max(room, _LEAST))
     return _without_retrieval(task)
 
 

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from ondol.core.types import FloatMatrix, GenerationRequest
 from ondol.services.tasks.answers import parsed
-from ondol.services.tasks.classifier import Classifier, Floats
+from ondol.services.tasks.classifier import Classifier, Floats, softmax
 from ondol.services.tasks.run import Entry, Run
 from ondol.services.tasks.steps.base import Parameters
 from ondol.services.tasks.templates import Prompt
@@ -143,10 +143,9 @@ def weighed(
     """Return ``entry`` labelled by its ``chances`` (labels,) and a vote that adds to the log odds."""
     odds = np.log(np.maximum(chances, 1e-12))
     odds[labels.index(vote)] += weight
-    shares = np.exp(odds - odds.max())
+    shares = softmax(odds[None, :], 1.0)[0]
     best = int(shares.argmax())
-    score = round(float(shares[best] / shares.sum()), 4)
-    return replace(entry, label=labels[best], score=score, by="generator")
+    return replace(entry, label=labels[best], score=round(float(shares[best]), 4), by="generator")
 
 
 def distribution(entries: Sequence[Entry], labels: Sequence[str]) -> dict[str, int]:

@@ -172,7 +172,11 @@ class Represent:
     ) -> list[str]:
         """Return the data's lines: clauses under their group's key, else each entry once, under
         the key of its first group if any."""
-        whole = {entry.marker: f"[{entry.marker}] {self._cut(entry.text)}" for entry in entries}
+        clauses = any(pick.text for pick in picks)
+        whole = {
+            entry.marker: f"[{entry.marker}] {self._cut(entry.text)}"
+            for entry in (() if clauses else entries)
+        }
         lines: list[str] = []
         for group in groups if self._parameters.each == "groups" else ():
             mine = [
@@ -181,12 +185,11 @@ class Represent:
                 if pick.text and pick.key == group.key
             ] or [whole.pop(marker) for marker in group.markers if marker in whole]
             lines += [f"## {group.key}", *mine] if mine else []
-        said = {run.entries[pick.place].marker for pick in picks if pick.text}
-        return [*lines, *(line for marker, line in whole.items() if marker not in said)]
+        return [*lines, *whole.values()]
 
     def _topic(self, group: Group) -> str:
         """Return a group as the request names it; its clauses stand under it in the data already."""
-        if self._parameters.clauses and self._parameters.method != "all":
+        if self._parameters.clauses:
             return group.key
         return f"{group.key}: {', '.join(group.markers[:6])}"
 

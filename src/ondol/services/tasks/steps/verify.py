@@ -140,11 +140,16 @@ class Verify:
         kept: Sequence[_Candidate],
     ) -> list[_Candidate]:
         """Return what carries the text by itself, beside ``kept``, as much as there is room for."""
-        known = {one.evidence.marker for one in kept}
-        alone = [one for one in rest if one.evidence.marker not in known]
-        alone = [one for one in alone if self._carried(text, [one], near)]
         room = self._parameters.evidence - len(kept)
-        return self._best(text, alone, near)[:room] if alone and room > 0 else []
+        if room <= 0:
+            return []
+        known = {one.evidence.marker for one in kept}
+        alone = [
+            one
+            for one in rest
+            if one.evidence.marker not in known and self._carried(text, [one], near)
+        ]
+        return self._best(text, alone, near)[:room] if alone else []
 
     def _allowed(
         self, run: Run, row: Mapping[str, Any], candidates: Mapping[str, _Candidate]
