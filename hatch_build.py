@@ -16,7 +16,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("src/ondol/backends/native/encoder.c")
+SOURCE = Path("src/ondol/kernels/native/encoder.c")
 TARGET = SOURCE.with_suffix(".so")
 FLAGS = ["-O3", "-fPIC", "-shared", "-std=gnu11", "-pthread", "-mtune=generic"]
 INSTRUCTIONS = ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq"]

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondol.core.settings import load_settings
-from ondol.models.bert import BertShape, BertWeights, as_float
-from ondol.models.e5s1 import read_e5s1
+from ondol.kernels.bert import BertShape, BertWeights, as_float
+from ondol.kernels.e5s1 import read_e5s1
 from ondol.models.library import ModelFiles, ModelLibrary
 
 _EMBEDDINGS = {

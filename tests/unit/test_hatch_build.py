@@ -24,9 +24,9 @@ def hook(root: Path) -> ModuleType:
 @pytest.fixture
 def project(root: Path, tmp_path: Path) -> Path:
     """A copy of what the hook compiles, so that the real library stays."""
-    target = tmp_path / "src/ondol/backends/native"
+    target = tmp_path / "src/ondol/kernels/native"
     target.mkdir(parents=True)
-    shutil.copy(root / "src/ondol/backends/native/encoder.c", target)
+    shutil.copy(root / "src/ondol/kernels/native/encoder.c", target)
     return tmp_path
 
 
@@ -34,7 +34,7 @@ def test_a_compiler_that_fails_leaves_no_library_and_says_why(
     root: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CC", "false")
-    old = project / "src/ondol/backends/native/encoder.so"
+    old = project / "src/ondol/kernels/native/encoder.so"
     old.write_bytes(b"an older one")
     assert "false failed" in hook(root).compile_kernels(project)
     assert not old.exists()
@@ -51,4 +51,4 @@ def test_the_kernels_compile_without_a_warning(
 ) -> None:
     monkeypatch.setenv("CC", "cc -Wall -Wextra -Werror")
     assert hook(root).compile_kernels(project) == ""
-    assert (project / "src/ondol/backends/native/encoder.so").stat().st_size > 10_000
+    assert (project / "src/ondol/kernels/native/encoder.so").stat().st_size > 10_000

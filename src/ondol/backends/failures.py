@@ -7,6 +7,8 @@ name it only in their messages.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,18 @@ import numpy as np
 from ondol.backends.base import EncoderSpec
 from ondol.core.errors import BackendError, ModelError, OutOfMemory
 from ondol.core.types import FloatMatrix
+from ondol.kernels.kernel_error import KernelError
 
 _MEMORY = re.compile(r"allocate memory|bad_?alloc|bad allocation|out of memory", re.I)
+
+
+@contextmanager
+def as_model_error() -> Iterator[None]:
+    """Let an error of the kernels leave as ``ModelError``, with its message and its hint."""
+    try:
+        yield
+    except KernelError as error:
+        raise ModelError(str(error), hint=error.hint) from error
 
 
 def load_failure(error: Exception, *, spec: EncoderSpec) -> ModelError:

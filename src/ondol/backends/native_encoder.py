@@ -17,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondol.backends.base import EncoderSpec
-from ondol.backends.native_library import (
+from ondol.backends.tokenizer import TextTokenizer
+from ondol.core.errors import BackendError, ModelError, OndolError, OutOfMemory
+from ondol.core.types import Encoded, FloatMatrix, Pair
+from ondol.kernels.native_library import (
     FP16_ROWS,
     PACKED_ROWS,
     Layer,
@@ -25,15 +28,12 @@ from ondol.backends.native_library import (
     Model,
     kernels,
 )
-from ondol.backends.tokenizer import TextTokenizer
-from ondol.core.errors import BackendError, ModelError, OndolError, OutOfMemory
-from ondol.core.types import Encoded, FloatMatrix, Pair
 
 Array = NDArray[Any]
 
 
 class NativeEncoder:
-    """Runs packed weights; ``arrays`` and ``sizes`` are as ``models.native_weights`` reads them."""
+    """Runs packed weights; ``arrays`` and ``sizes`` are as ``kernels.packed_weights`` reads them."""
 
     def __init__(
         self,

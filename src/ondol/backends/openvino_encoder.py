@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from ondol.backends.base import EncoderSpec
-from ondol.backends.failures import finite_rows, load_failure, run_failure
-from ondol.backends.openvino_library import openvino
+from ondol.backends.failures import as_model_error, finite_rows, load_failure, run_failure
 from ondol.backends.tokenizer import TextTokenizer
 from ondol.core.errors import OndolError
 from ondol.core.types import Encoded, FloatMatrix, Pair
+from ondol.kernels.openvino_library import openvino
 
 BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 """Lengths that batches are padded to; the mask keeps results the same. Longer ones stay as they are."""
@@ -42,7 +42,8 @@ class OpenVinoEncoder:
         threads: int,
         half: bool,
     ) -> None:
-        ov = openvino()
+        with as_model_error():
+            ov = openvino()
         try:
             self._tokenizer = TextTokenizer(
                 tokenizer_path, model=spec.model, max_tokens=spec.max_tokens

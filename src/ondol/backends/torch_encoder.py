@@ -33,7 +33,7 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 class TorchEncoder:
     """Runs an encoder in torch.
 
-    ``matrix`` and ``vector`` read a tensor by its canonical name (``models.bert``) as float32;
+    ``matrix`` and ``vector`` read a tensor by its canonical name (``kernels.bert``) as float32;
     ``segments`` says that the two texts of a pair are told apart. ``gpu_memory_fraction`` is how
     much of the device this process may take, for all its models together. ``packs`` says whether
     batches run without padding.

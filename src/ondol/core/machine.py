@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
-_CPUINFO = Path("/proc/cpuinfo")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 _MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
@@ -95,16 +94,6 @@ def describe() -> Machine:
     """Return this machine as it is now."""
     total, available = memory_bytes()
     return Machine(cores=usable_cores(), memory_bytes=total, free_bytes=available, cpu=_cpu_name())
-
-
-def cpu_flags(*, cpuinfo: Path = _CPUINFO) -> frozenset[str]:
-    """Return the processor's feature flags as Linux names them; empty where they are not told."""
-    try:
-        lines = cpuinfo.read_text("utf-8", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    line = next((line for line in lines if line.startswith(("flags", "Features"))), ":")
-    return frozenset(line.partition(":")[2].split())
 
 
 def _cores_of(folder: Path) -> float | None:

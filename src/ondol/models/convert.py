@@ -12,6 +12,7 @@ import os
 import time
 from pathlib import Path
 
+from ondol.backends.failures import as_model_error
 from ondol.core.errors import ModelError
 from ondol.models.catalogue import CatalogueEntry
 from ondol.models.form import parse_form
@@ -123,7 +124,8 @@ def build_form(entry: CatalogueEntry, folder: Path, *, form: str) -> BuiltForm:
     targets = maker.files(source, parsed)
     parts = tuple(path.with_name(f"{path.stem}.part{path.suffix}") for path in targets)
     try:
-        maker.build(source, parsed, parts)
+        with as_model_error():
+            maker.build(source, parsed, parts)
         for part in parts:
             _flush(part)
         size, digest = sum(part.stat().st_size for part in parts), _digest(parts)

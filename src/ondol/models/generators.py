@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import get_args
 
 from ondol.backends.base import Generator, GeneratorHealth
+from ondol.backends.failures import as_model_error
 from ondol.core.errors import ModelError
+from ondol.kernels.gguf import read_gguf
 from ondol.models import genai_build
 from ondol.models.genai_weights import (
     Aliases,
@@ -29,7 +31,6 @@ from ondol.models.genai_weights import (
     rewrite,
     write_tokenizer,
 )
-from ondol.models.gguf import read_gguf
 from ondol.models.lock import lock_path, locked
 
 _SYNTAX = re.compile(r"(openvino-genai|transformers):([a-z0-9_]+)(?:@(cuda))?")
@@ -141,9 +142,10 @@ def build_genai(path: Path, *, precision: GenAIPrecision) -> Path:
 
 def _build(path: Path, folder: Path, precision: GenAIPrecision) -> None:
     rewritten = folder / "weights.gguf"
-    aliases = find_aliases(read_gguf(path), opening=_OPENING)
-    rewrite(path, rewritten, precision=precision, aliases=aliases)
-    write_tokenizer(path, folder / "tokenizer.gguf")
+    with as_model_error():
+        aliases = find_aliases(read_gguf(path), opening=_OPENING)
+        rewrite(path, rewritten, precision=precision, aliases=aliases)
+        write_tokenizer(path, folder / "tokenizer.gguf")
     command = [sys.executable, "-P", str(genai_build.__file__), str(rewritten)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_BUILD_SECONDS, check=False)

@@ -8,6 +8,7 @@ has the figures); what ``ondol tune`` measured is weighed elsewhere.
 from __future__ import annotations
 
 from ondol.backends.base import Encoder, EncoderSpec
+from ondol.backends.failures import as_model_error
 from ondol.core.errors import ModelError
 from ondol.models.catalogue import CatalogueEntry
 from ondol.models.convert import ensure_form, resolve_form
@@ -58,7 +59,8 @@ def load_encoder(
         spec=_spec(files, parsed), threads=threads, gpu_memory_fraction=gpu_memory_fraction
     )
     source = FormSource(entry, files.folder)
-    return maker_of(parsed).load(source, parsed, setup)
+    with as_model_error():
+        return maker_of(parsed).load(source, parsed, setup)
 
 
 def _spec(files: ModelFiles, form: Form) -> EncoderSpec:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.models.bert_reference import ReferenceBert, read_reference
-from tests.unit.models.synthetic_weights import EPS, HEADS, LAYERS, Array, e5s1_bytes
+from tests.kernels.bert_reference import ReferenceBert, read_reference
+from tests.kernels.synthetic_weights import EPS, HEADS, LAYERS, Array, e5s1_bytes
 from tests.unit.models.test_model_library import tokenizer_json
 
 from ondol.backends.base import Encoder, EncoderSpec
 from ondol.core.errors import OutOfMemory
 from ondol.core.types import Encoded
-from ondol.models.bert import as_float
-from ondol.models.e5s1 import read_e5s1
+from ondol.kernels.bert import as_float
+from ondol.kernels.e5s1 import read_e5s1
 
 pytestmark = pytest.mark.skipif(
     find_spec("torch") is None, reason="torch is not installed (the extra torch)"

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.models.synthetic_weights import VOCAB
+from tests.kernels.synthetic_weights import VOCAB
 from tests.unit.models.tuned_models import tiny_model
 
 from ondol.core.clock import ManualClock
 from ondol.core.errors import ModelError
 from ondol.core.types import Encoded
-from ondol.models.bert import BertWeights
-from ondol.models.calibration.statistics import hidden_states
+from ondol.kernels.bert import BertWeights
+from ondol.kernels.calibration.statistics import hidden_states
 from ondol.models.finetuning.examples import Batch, Example, TrainingSet
 from ondol.models.finetuning.progress import TrainingProgress
 from ondol.models.finetuning.recipe import Recipe

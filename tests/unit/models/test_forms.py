@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.models.synthetic_weights import e5s1_bytes
+from tests.kernels.synthetic_weights import e5s1_bytes
 from tests.unit.models.test_model_library import encoder_library
 
 from ondol.backends.openvino_encoder import BUCKETS, bucket

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from ondol.core.errors import ModelError
+from ondol.kernels.gguf import BLOCKS, TYPE_NUMBERS, BlockType, Bytes, read_gguf
+from ondol.kernels.gguf_blocks import dequantised, to_q8_0
+from ondol.kernels.kernel_error import KernelError
 from ondol.models.genai_weights import find_aliases, rewrite, write_tokenizer
-from ondol.models.gguf import BLOCKS, TYPE_NUMBERS, BlockType, Bytes, read_gguf
-from ondol.models.gguf_blocks import dequantised, to_q8_0
 
 NUMBERS = {name: number for number, name in TYPE_NUMBERS.items()}
 QUANTISED: list[BlockType] = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
@@ -198,5 +199,5 @@ def test_a_damaged_file_is_named(model: Path, damage: str) -> None:
         "type": data.replace(struct.pack("<QI", 6, 6), struct.pack("<QI", 6, 77), 1),
     }
     model.write_bytes(broken[damage])
-    with pytest.raises(ModelError, match="model.gguf cannot be read"):
+    with pytest.raises(KernelError, match="model.gguf cannot be read"):
         read_gguf(model)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from tests.unit.models.synthetic_weights import e5s1_bytes
+from tests.kernels.synthetic_weights import e5s1_bytes
 from tests.unit.models.wheelhouse import embedder, generator, model_file, sha256
 
 from ondol.core.errors import (

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.models.tuned_models import library_of, tiny_model
 
 from ondol.core.errors import Conflict, InvalidInput, ModelError, NotFound
-from ondol.models.bert import FloatArray, Q4Matrix, as_float
+from ondol.kernels.bert import FloatArray, Q4Matrix, as_float
 from ondol.models.catalogue import catalogue
 from ondol.models.finetuning.candidate import adopt, candidate_files, make_candidate
 from ondol.models.finetuning.weights_file import tensor_names, with_learned, write_weights
@@ -76,7 +76,7 @@ def test_a_model_that_gained_a_head_becomes_safetensors(tmp_path: Path) -> None:
         "weights",
         "config",
     }
-    from ondol.models.safetensors import read_safetensors
+    from ondol.kernels.safetensors import read_safetensors
 
     again = read_safetensors(target / "model.safetensors", config=target / "config.json")
     tuned = with_learned(weights, head)

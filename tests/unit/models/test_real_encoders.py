@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.models.bert_reference import ReferenceBert, read_reference
+from tests.kernels.bert_reference import ReferenceBert, read_reference
 
 from ondol.core.types import Encoded, FloatMatrix, Pair
 from ondol.models.library import ModelFiles, ModelLibrary

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tests.unit.models.synthetic_weights import HIDDEN, POSITIONS, e5s1_bytes, random_tensors
+from tests.kernels.synthetic_weights import HIDDEN, POSITIONS, e5s1_bytes, random_tensors
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 

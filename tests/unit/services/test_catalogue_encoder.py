@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.unit.models.synthetic_weights import e5s1_bytes
+from tests.kernels.synthetic_weights import e5s1_bytes
 from tests.unit.models.test_model_library import encoder_library
 
 from ondol.core.errors import InvalidInput, ModelError

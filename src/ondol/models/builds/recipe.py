@@ -6,7 +6,7 @@ import hashlib
 import platform
 from dataclasses import dataclass
 
-from ondol.core.machine import cpu_flags
+from ondol.kernels.processor import cpu_flags
 
 
 @dataclass(frozen=True, slots=True)

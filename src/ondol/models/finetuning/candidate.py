@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ondol.models.bert import FloatArray
+from ondol.kernels.bert import FloatArray
 from ondol.models.catalogue import CatalogueEntry, FilePart, ModelFile
 from ondol.models.download import FetchedFile, hash_file
 from ondol.models.finetuning.weights_file import cut_layers, write_weights

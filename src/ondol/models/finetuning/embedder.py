@@ -17,7 +17,7 @@ from ondol.backends.tokenizer import TextTokenizer
 from ondol.core.clock import Clock
 from ondol.core.errors import InvalidInput, ModelError, OndolError
 from ondol.core.types import Encoded
-from ondol.models.bert import FloatArray
+from ondol.kernels.bert import FloatArray
 from ondol.models.catalogue import CatalogueEntry
 from ondol.models.finetuning.examples import Example, TrainingSet
 from ondol.models.finetuning.progress import TrainingProgress

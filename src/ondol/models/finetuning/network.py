@@ -15,9 +15,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ondol.core.machine import cpu_flags
 from ondol.core.types import Encoded
-from ondol.models.bert import BertWeights, FloatArray, Q4Matrix, as_float
+from ondol.kernels.bert import BertWeights, FloatArray, Q4Matrix, as_float
+from ondol.kernels.processor import cpu_flags
 from ondol.models.finetuning.recipe import Recipe
 
 _MATRICES = ("q", "k", "v", "ao", "fi", "fo")

@@ -18,11 +18,12 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ondol.backends.failures import as_model_error
 from ondol.core.errors import InvalidInput, ModelError
-from ondol.models.bert import BertWeights, FloatArray, Matrix, as_float, expected_shape
+from ondol.kernels.bert import BertWeights, FloatArray, Matrix, as_float, expected_shape
+from ondol.kernels.e5s1 import StoredTensor, read_layout
+from ondol.kernels.safetensors import native_name
 from ondol.models.catalogue import CatalogueEntry, FilePart
-from ondol.models.e5s1 import StoredTensor, read_layout
-from ondol.models.safetensors import native_name
 
 _MATRICES = ("q", "k", "v", "ao", "fi", "fo")
 _BLOCK = 1 << 22
@@ -91,7 +92,8 @@ def tensor_names(weights: BertWeights) -> Iterator[str]:
 
 
 def _write_e5s1(out: BinaryIO, source: Path, learned: Learned) -> None:
-    layout = read_layout(source)
+    with as_model_error():
+        layout = read_layout(source)
     sizes = {
         name: 4 * tensor.elements if name in learned else tensor.size
         for name, tensor in layout.tensors.items()

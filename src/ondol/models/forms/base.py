@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ondol.backends.base import Encoder, EncoderSpec
-from ondol.models.bert import BertWeights
+from ondol.core.types import Encoded, Pair
+from ondol.kernels.bert import BertWeights
 from ondol.models.catalogue import CatalogueEntry
 from ondol.models.form import Form
 from ondol.models.weights import read_weights
@@ -63,9 +64,34 @@ class FormSource:
         weights = self.weights()
         if not form.trimmed:
             return weights
-        from ondol.models.vocabulary import trim
+        from ondol.kernels.vocabulary import trim
 
         return trim(weights, self.tokenizer, target=targets[-1]).weights
+
+    def calibration_items(
+        self, form: Form, targets: tuple[Path, ...], weights: BertWeights
+    ) -> list[Encoded]:
+        """Return our calibration texts as the model will meet them when it runs as ``form``."""
+        from ondol.backends.tokenizer import TextTokenizer
+        from ondol.kernels.calibration.items import LONGEST, calibration_inputs
+
+        entry = self.entry
+        tokenizer = TextTokenizer(
+            targets[-1] if form.trimmed else self.tokenizer,
+            model=entry.id,
+            max_tokens=min(entry.max_tokens, weights.shape.positions),
+        )
+        inputs = calibration_inputs(
+            pairs=entry.role == "reranker",
+            prefixes=(entry.query_prefix, entry.document_prefix),
+            korean=bool({"ko", "multilingual"} & set(entry.languages)),
+        )
+        items = [text if isinstance(text, str) else Pair(*text) for text in inputs]
+        return [
+            Encoded(ids=item.ids[:LONGEST], type_ids=item.type_ids[:LONGEST])
+            for item in tokenizer.tokenize(items, truncate=True)
+            if isinstance(item, Encoded)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

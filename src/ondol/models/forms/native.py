@@ -9,10 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ondol.backends.base import Encoder
-from ondol.backends.native_library import NEEDED_FLAGS, is_built, processor_suits
-from ondol.backends.tokenizer import TextTokenizer
 from ondol.core.errors import ModelError
-from ondol.models.calibration.items import calibration_items
+from ondol.kernels.native_library import is_built
+from ondol.kernels.processor import NEEDED_FLAGS, processor_suits
 from ondol.models.catalogue import CatalogueEntry
 from ondol.models.form import Form
 from ondol.models.forms.base import FormSetup, FormSource, Lack
@@ -42,22 +41,14 @@ class NativeForms:
         return source.files_of(form, f"{form.file_stem}.bin")
 
     def build(self, source: FormSource, form: Form, targets: tuple[Path, ...]) -> None:
-        from ondol.models.native_weights import write_packed
+        from ondol.kernels.packed_weights import write_packed
 
-        entry, weights = source.entry, source.weights_of(form, targets)
-        tokenizer = targets[-1] if form.trimmed else source.tokenizer
-        longest = min(entry.max_tokens, weights.shape.positions)
-        items = calibration_items(
-            TextTokenizer(tokenizer, model=entry.id, max_tokens=longest),
-            pairs=entry.role == "reranker",
-            prefixes=(entry.query_prefix, entry.document_prefix),
-            korean=bool({"ko", "multilingual"} & set(entry.languages)),
-        )
-        write_packed(weights, list(items), targets[0])
+        weights = source.weights_of(form, targets)
+        write_packed(weights, source.calibration_items(form, targets, weights), targets[0])
 
     def load(self, source: FormSource, form: Form, setup: FormSetup) -> Encoder:
         from ondol.backends.native_encoder import NativeEncoder
-        from ondol.models.native_weights import read_packed
+        from ondol.kernels.packed_weights import read_packed
 
         path = self.files(source, form)[0]
         try:

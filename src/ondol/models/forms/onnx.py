@@ -11,11 +11,11 @@ from typing import Literal
 
 from ondol.backends.base import Encoder
 from ondol.core.errors import ModelError
-from ondol.models.bert import BertShape
+from ondol.kernels.bert import BertShape
+from ondol.kernels.processor import weight_levels
 from ondol.models.catalogue import CatalogueEntry
 from ondol.models.form import Form
 from ondol.models.forms.base import FormSetup, FormSource, Lack
-from ondol.models.quantize import weight_levels
 
 _LARGEST_GRAPH = 2_000_000_000
 """Protobuf cannot hold more than 2 GiB in one file."""
@@ -42,7 +42,7 @@ class OnnxForms:
 
     def build(self, source: FormSource, form: Form, targets: tuple[Path, ...]) -> None:
         """Write the graph with its weights to the first target."""
-        from ondol.models.bert_graph import build_encoder
+        from ondol.kernels.bert_graph import build_encoder
 
         entry, weights = source.entry, source.weights_of(form, targets)
         precision: Literal["fp32", "int8"] = "fp32" if form.precision == "fp32" else "int8"

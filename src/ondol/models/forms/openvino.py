@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from ondol.backends.base import Encoder
-from ondol.core.machine import cpu_flags
-from ondol.models.bert import BertWeights
-from ondol.models.calibration.static_int8 import StaticInt8
+from ondol.kernels.calibration.static_int8 import StaticInt8
+from ondol.kernels.processor import cpu_flags, weight_levels
 from ondol.models.catalogue import CatalogueEntry
 from ondol.models.form import Form
 from ondol.models.forms.base import FormSetup, FormSource, Lack, missing_extra
-from ondol.models.quantize import weight_levels
 
 _PRECISIONS = ("int8", "int8-weights", "bf16", "fp32")
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
@@ -45,18 +43,18 @@ class OpenVinoForms:
         return source.files_of(form, f"{stem}.xml", f"{stem}.bin")
 
     def build(self, source: FormSource, form: Form, targets: tuple[Path, ...]) -> None:
-        from ondol.backends.openvino_library import openvino
-        from ondol.models.openvino_graph import Precision, build_openvino
+        from ondol.kernels.openvino_graph import Precision, build_openvino
+        from ondol.kernels.openvino_library import openvino
 
-        entry, weights = source.entry, source.weights_of(form, targets)
-        pooling: Literal["mean", "cls"] = "cls" if entry.pooling == "cls" else "mean"
+        weights = source.weights_of(form, targets)
+        pooling: Literal["mean", "cls"] = "cls" if source.entry.pooling == "cls" else "mean"
         precision: Precision = "fp32"
         static: StaticInt8 | None = None
         if form.precision == "int8":
-            precision, static = (
-                "int8",
-                _calibrated(entry, weights, targets[-1] if form.trimmed else source.tokenizer),
-            )
+            from ondol.kernels.calibration.static_int8 import calibrate
+
+            items = source.calibration_items(form, targets, weights)
+            precision, static = "int8", calibrate(weights, items, levels=weight_levels())
         elif form.precision == "int8-weights":
             precision = "int8-weights"
         model = build_openvino(
@@ -80,18 +78,3 @@ class OpenVinoForms:
 
 def _has_bf16() -> bool:
     return bool(_BF16_FLAGS & cpu_flags())
-
-
-def _calibrated(entry: CatalogueEntry, weights: BertWeights, tokenizer: Path) -> StaticInt8:
-    from ondol.backends.tokenizer import TextTokenizer
-    from ondol.models.calibration.items import calibration_items
-    from ondol.models.calibration.static_int8 import calibrate
-
-    longest = min(entry.max_tokens, weights.shape.positions)
-    items = calibration_items(
-        TextTokenizer(tokenizer, model=entry.id, max_tokens=longest),
-        pairs=entry.role == "reranker",
-        prefixes=(entry.query_prefix, entry.document_prefix),
-        korean=bool({"ko", "multilingual"} & set(entry.languages)),
-    )
-    return calibrate(weights, list(items), levels=weight_levels())

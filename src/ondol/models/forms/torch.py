@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ondol.backends.base import Encoder
-from ondol.models.bert import as_float
+from ondol.kernels.bert import as_float
 from ondol.models.catalogue import CatalogueEntry
 from ondol.models.form import Form
 from ondol.models.forms.base import FormSetup, FormSource, Lack, missing_extra

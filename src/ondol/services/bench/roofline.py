@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ondol.backends.failures import as_model_error
 from ondol.core.errors import BackendError
+from ondol.kernels.gemm_peaks import Gemm, measure_gemms, peaks
 from ondol.models.library import ModelFiles
-from ondol.models.roofline import Gemm, measure_gemms, peaks
 from ondol.models.weights import read_weights
 from ondol.services.bench.encoders import MAX_BATCH, Note
 from ondol.services.evaluation.metrics import percentile
@@ -30,9 +31,10 @@ def roofline(
 ) -> dict[str, Any]:
     """Return ``gemms``, ``peak_gflops`` per kind, and ``forms`` with their share of the int8 peak."""
     gemms: list[Gemm] = []
-    for gemm in measure_gemms(threads=threads):
-        note(f"{gemm.library} {gemm.kind}, {gemm.m} x {gemm.k} x {gemm.n}")
-        gemms.append(gemm)
+    with as_model_error():
+        for gemm in measure_gemms(threads=threads):
+            note(f"{gemm.library} {gemm.kind}, {gemm.m} x {gemm.k} x {gemm.n}")
+            gemms.append(gemm)
     peak = peaks(gemms)
     weights = linear_weights(files)
     rows = []

@@ -1,0 +1,1 @@
+"""Our CPU encoder: weights, quantisation, graphs, vocabulary, and the C kernels."""
