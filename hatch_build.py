@@ -16,8 +16,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("src/ondol/kernels/native/encoder.c")
-TARGET = SOURCE.with_suffix(".so")
+FOLDER = Path("src/ondol/kernels/native")
+TARGET = FOLDER / "encoder.so"
 FLAGS = ["-O3", "-fPIC", "-shared", "-std=gnu11", "-pthread", "-mtune=generic"]
 INSTRUCTIONS = ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq"]
 INSTRUCTIONS += ["avx512vnni", "avx512bf16"]
@@ -53,7 +53,8 @@ def compile_kernels(root: Path) -> str:
         return "there is no C compiler (cc, gcc or $CC)"
     part = target.with_suffix(".part.so")
     flags = [*FLAGS, *(f"-m{instruction}" for instruction in INSTRUCTIONS)]
-    command = [*compiler.split(), *flags, str(root / SOURCE), "-o", str(part)]
+    sources = sorted(str(path) for path in (root / FOLDER).glob("*.c"))
+    command = [*compiler.split(), *flags, *sources, "-o", str(part)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         return f"{compiler} failed: {done.stderr[-400:]}"

@@ -10,7 +10,7 @@ profile=${1:-base}
 
 stamp_of() {
     key=$( { cat "requirements/$1.lock" requirements/build.lock pyproject.toml hatch_build.py \
-        src/ondol/kernels/native/encoder.c; pwd; } | cksum | tr ' ' '-')
+        src/ondol/kernels/native/*.[ch]; pwd; } | cksum | tr ' ' '-')
     echo ".venv/.locked-$1-$key"
 }
 install() {

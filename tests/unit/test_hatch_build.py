@@ -26,7 +26,8 @@ def project(root: Path, tmp_path: Path) -> Path:
     """A copy of what the hook compiles, so that the real library stays."""
     target = tmp_path / "src/ondol/kernels/native"
     target.mkdir(parents=True)
-    shutil.copy(root / "src/ondol/kernels/native/encoder.c", target)
+    for path in (root / "src/ondol/kernels/native").glob("*.[ch]"):
+        shutil.copy(path, target)
     return tmp_path
 
 
