@@ -27,12 +27,11 @@ from ondol.core.errors import (
     Refused,
 )
 from ondol.core.lane_state import QueueSnapshot
-from ondol.core.lanes import LANES, LanesSettings
+from ondol.core.lanes import BATCH, LANES, LanesSettings
 from ondol.core.observe import NullObserver, Observer, RequestFinished, RequestOutcome, Timing
 from ondol.core.terms import Terms
 from ondol.core.types import DoneEvent, GenerationEvent, GenerationRequest
 from ondol.engine import refusals
-from ondol.engine.admission import SHED_LANE
 from ondol.engine.cost import CostModel, Estimate, PromptShape, Served
 from ondol.engine.dispatcher import Dispatcher
 from ondol.engine.policy import Policy, Slo
@@ -105,6 +104,10 @@ class GenerationEngine:
     def snapshot(self) -> QueueSnapshot:
         """Return the lanes as they are now."""
         return self._dispatcher.snapshot()
+
+    def interactive(self) -> int:
+        """Return how many requests of people wait or run now; cheap, unlike ``snapshot``."""
+        return self._dispatcher.interactive()
 
     def press(self, pressure: Pressure) -> None:
         """Take over how short of resources the machine is."""
@@ -186,7 +189,7 @@ class GenerationEngine:
     async def _read_ahead(self, request: GenerationRequest, terms: Terms) -> None:
         """Read a long bulk prompt in pieces while people ask; note who is a person."""
         now = self._clock.monotonic()
-        if terms.lane != SHED_LANE:
+        if terms.lane != BATCH:
             self._reading.asked(now)
             return
         if not (self._backend.spec.keeps_prefixes and self._reading.expects(now)) or request.tools:

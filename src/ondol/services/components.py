@@ -13,7 +13,7 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from ondol.backends.base import GeneratorHealth
-from ondol.core.clock import SystemClock
+from ondol.core.clock import Clock
 from ondol.core.errors import InvalidInput, NotFound, OfflineMissing
 from ondol.core.memory import LoadGauge
 from ondol.core.observe import ModelStateChanged, Observer, Observers
@@ -67,8 +67,9 @@ class Components:
         observers: Sequence[Observer],
         backends: BackendFactory | None,
         analyzer: KeywordAnalyzer | None,
+        clock: Clock,
     ) -> None:
-        self.clock = SystemClock()
+        self.clock = clock
         self.recorder = self._recording(settings) if parts.record else None
         recorders = () if self.recorder is None else (self.recorder,)
         self.observer: Observer = Observers(*observers, *recorders)

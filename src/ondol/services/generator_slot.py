@@ -76,6 +76,10 @@ class GeneratorSlot:
         """Return the lanes as they are now; ``None`` while cold."""
         return None if self._engine is None else self._engine.snapshot()
 
+    def interactive(self) -> int:
+        """Return how many requests of people wait or run now."""
+        return 0 if self._engine is None else self._engine.interactive()
+
     def press(self, pressure: Pressure) -> None:
         """Take over how short of resources the machine is."""
         self._pressure = pressure
