@@ -4,7 +4,7 @@ Each running request has a thread of a dedicated pool that drives ``backend.gene
 free only when that call has returned. Every wait has a limit and a name. A caller that leaves is
 out of the queue at once, or cancels the running generation. What each request cost teaches the
 estimates of the next. Emits ``RequestFinished`` exactly once per request. Knows no HTTP and no
-model; does not own the backend.
+model; owns the backend, and ends it.
 """
 
 from __future__ import annotations
@@ -155,10 +155,11 @@ class GenerationEngine:
             if run is not None:
                 run.leave()
 
-    async def close(self, drain_seconds: float) -> None:
+    async def close(self, drain_seconds: float = 0.0) -> None:
         """Admit nothing more, let what was admitted end within ``drain_seconds``, cancel the rest.
 
-        Returns when no backend call is running, or after a further grace of 10 s.
+        Returns when no backend call is running, or after a further grace of 10 s, and the backend
+        is closed.
         """
         self._dispatcher.close()
         if not await self._idle_within(drain_seconds):
@@ -168,6 +169,7 @@ class GenerationEngine:
             if not await self._idle_within(_CLOSE_GRACE_SECONDS):
                 _log.warning("%d generations did not stop when cancelled", len(self._runs))
         self._pool.shutdown(wait=False)
+        await asyncio.to_thread(self._backend.close)
 
     def _account(self, terms: Terms, timing: Timing) -> Account:
         try:

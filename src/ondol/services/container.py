@@ -43,6 +43,7 @@ from ondol.store.documents import DocumentStore
 from ondol.store.embedding_cache import CacheStats
 from ondol.telemetry.recorder import RecorderStats
 from ondol.text.korean import KeywordAnalyzer
+from ondol.text.prompts import standing_prefixes
 from ondol.text.readers.isolated import IsolatedReader
 
 
@@ -69,6 +70,7 @@ class Container:
             backends=backends,
             analyzer=analyzer,
             clock=clock,
+            prefixes=standing_prefixes(),
         )
         self.observer: Observer = self._components.observer
         self.library: ModelLibrary = self._components.backends.library
