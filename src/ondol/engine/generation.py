@@ -19,16 +19,14 @@ from ondol.backends.base import Generator, GeneratorHealth, PrefixAware
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import (
     BackendError,
-    Cancelled,
-    DeadlineExceeded,
     InvalidInput,
     NotReady,
     OndolError,
-    Refused,
+    RequestOutcome,
 )
 from ondol.core.lane_state import QueueSnapshot
 from ondol.core.lanes import BATCH, LANES, LanesSettings
-from ondol.core.observe import NullObserver, Observer, RequestFinished, RequestOutcome, Timing
+from ondol.core.observe import NullObserver, Observer, RequestFinished, Timing, counted_as
 from ondol.core.terms import Terms
 from ondol.core.types import DoneEvent, GenerationEvent, GenerationRequest
 from ondol.engine import refusals
@@ -149,7 +147,7 @@ class GenerationEngine:
                     run.saw_output()
                 yield event
         except BaseException as error:
-            self._settle(account, *_outcome(error))
+            self._settle(account, *counted_as(error))
             raise
         finally:
             if run is not None:
@@ -361,16 +359,3 @@ def _salted(request: GenerationRequest, terms: Terms) -> GenerationRequest:
 
 def _was_cancelled(done: DoneEvent) -> bool:
     return done.finish_reason == "cancelled"
-
-
-def _outcome(error: BaseException) -> tuple[RequestOutcome, str]:
-    """Return how a request that ended with ``error`` is counted, and the error's code."""
-    if isinstance(error, Refused):
-        return "refused", error.code
-    if isinstance(error, DeadlineExceeded):
-        return "deadline", error.code
-    if isinstance(error, OndolError) and not isinstance(error, Cancelled):
-        return "failed", error.code
-    if isinstance(error, (asyncio.CancelledError, GeneratorExit, Cancelled)):
-        return "cancelled", "cancelled"
-    return "failed", "internal"
