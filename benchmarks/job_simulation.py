@@ -21,6 +21,7 @@ from ondol.core.job_section import JobSettings
 from ondol.core.observe import Timing
 from ondol.core.terms import Terms
 from ondol.core.timers import LoopTimers
+from ondol.services.interactive_traffic import InteractiveTraffic
 from ondol.services.jobs.feed import JobFeed
 from ondol.services.jobs.intake import Given
 from ondol.services.jobs.runner import JobRunner, Surroundings
@@ -175,12 +176,13 @@ async def _as_job(
         database = Database(Path(home) / "ondol.db", clock=clock)
         store, work = JobStore(database), EngineWork(engine)
         service = JobService(store, work, settings=settings, clock=clock, feed=feed)
+        nobody = InteractiveTraffic(inside=lambda: 0, clock=clock)
         runner = JobRunner(
             store,
             work,
             settings=settings,
             lock=RunnerLock(Path(home)),
-            around=Surroundings(clock, LoopTimers(), feed, lambda: False, lambda: 0.5),
+            around=Surroundings(clock, LoopTimers(), feed, nobody, lambda: 0.5),
         )
         runner.start()
         before = loop.time()

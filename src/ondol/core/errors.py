@@ -1,4 +1,4 @@
-"""The one error tree, and the one table from it to HTTP status and exit code.
+"""The one error tree, and the one table from it to HTTP status, exit code and how it is counted.
 
     OndolError
     ├── InvalidInput            what came breaks a rule of ours
@@ -32,7 +32,10 @@ Every error says what came, the rule, and the remedy: ``message`` and ``hint``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+RequestOutcome = Literal["ok", "refused", "failed", "cancelled", "deadline"]
+"""How a request ended, as metrics, records and logs count it."""
 
 
 class OndolError(Exception):
@@ -172,11 +175,15 @@ class StoreError(OndolError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an error leaves the process: HTTP status, OpenAI error type, CLI exit code."""
+    """How an error leaves the process: HTTP status, OpenAI error type, CLI exit code.
+
+    ``counted`` is how the request that it ended is counted.
+    """
 
     status: int
     type: str
     exit_code: int
+    counted: RequestOutcome = "failed"
 
 
 OUTCOMES: dict[type[OndolError], Outcome] = {
@@ -189,11 +196,11 @@ OUTCOMES: dict[type[OndolError], Outcome] = {
     NotFound: Outcome(404, "not_found_error", 2),
     Conflict: Outcome(409, "conflict_error", 2),
     Unauthorized: Outcome(401, "authentication_error", 3),
-    Refused: Outcome(503, "unavailable_error", 3),
-    Overloaded: Outcome(429, "rate_limit_error", 3),
-    NotReady: Outcome(503, "unavailable_error", 3),
-    DeadlineExceeded: Outcome(504, "timeout_error", 3),
-    Cancelled: Outcome(499, "cancelled_error", 1),
+    Refused: Outcome(503, "unavailable_error", 3, "refused"),
+    Overloaded: Outcome(429, "rate_limit_error", 3, "refused"),
+    NotReady: Outcome(503, "unavailable_error", 3, "refused"),
+    DeadlineExceeded: Outcome(504, "timeout_error", 3, "deadline"),
+    Cancelled: Outcome(499, "cancelled_error", 1, "cancelled"),
     ReadError: Outcome(422, "unprocessable_document_error", 1),
     ModelError: Outcome(500, "model_error", 1),
     DownloadFailed: Outcome(502, "model_error", 1),

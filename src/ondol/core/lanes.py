@@ -23,6 +23,9 @@ LaneName = Literal[
     "batch",
 ]
 
+BATCH: LaneName = "batch"
+"""The lane of bulk work: every other is interactive, that is, somebody waits for the answer."""
+
 
 class LaneSettings(BaseModel):
     """One lane; unknown keys are errors."""

@@ -6,13 +6,13 @@ stores or counts. ``Timing`` is the one timing object a request carries through 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from ondol.core.errors import OUTCOMES, Cancelled, OndolError, RequestOutcome, outcome_of
 from ondol.core.pressure_changed import PressureChanged
-
-RequestOutcome = Literal["ok", "refused", "failed", "cancelled", "deadline"]
 
 
 @dataclass(slots=True)
@@ -188,6 +188,17 @@ Event = (
     | CitationsVerified
     | PressureChanged
 )
+
+
+def counted_as(error: BaseException) -> tuple[RequestOutcome, str]:
+    """Return how a request that ended with ``error`` is counted, and the error's code.
+
+    A task that is cancelled and an iterator that is closed are a caller that left.
+    """
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return OUTCOMES[Cancelled].counted, Cancelled.default_code
+    code = error.code if isinstance(error, OndolError) else OndolError.default_code
+    return outcome_of(error).counted, code
 
 
 class Observer(Protocol):

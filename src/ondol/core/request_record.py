@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ondol.core.observe import RequestFinished, RequestOutcome
+from ondol.core.errors import RequestOutcome
+from ondol.core.observe import RequestFinished
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ondol.core.clock import Clock
+from ondol.core.lanes import BATCH
 from ondol.core.terms import Terms
 from ondol.engine import refusals
 from ondol.engine.lane_queue import LaneQueue
 from ondol.engine.policy import Waiting
 from ondol.engine.ticket import Size, Ticket
 
-SHED_LANE = "batch"
 _FORESIGHT = 0.6  # share of the longest wait that may be foreseen: the estimate errs
 _JITTER = 0.25
 
@@ -146,7 +146,7 @@ class Admission:
 
     def _require_resources(self, lane: str) -> None:
         pressure = self._queue.pressure
-        if pressure.shed and lane == SHED_LANE:
+        if pressure.shed and lane == BATCH:
             raise refusals.shed(
                 lane,
                 reasons=", ".join(pressure.reasons),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -46,6 +47,11 @@ class BatcherLimits:
     memory: MemoryLimits = field(default_factory=MemoryLimits)
     aging: Aging = field(default_factory=Aging)
     patience: Patience = field(default_factory=Patience)
+
+    @property
+    def bulk_seconds(self) -> float:
+        """The longest wait of bulk work, which yields to every urgent request."""
+        return self.queue_seconds * BULK_PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,20 +175,24 @@ class Batcher:
         ]
         return BatchResult(values=values, tokens=request.tokens, spec=self._encoder.spec)
 
-    async def drain(self) -> None:
-        """Refuse new work, finish what was admitted, then close."""
-        self._closing = True
-        while self._requests:
-            self._idle.clear()
-            await self._idle.wait()
-        await self.close()
+    async def close(self, drain_seconds: float = 0.0) -> None:
+        """Refuse new work, finish what was admitted within ``drain_seconds``, fail the rest.
 
-    async def close(self) -> None:
-        """Refuse new work, fail what waits, end the worker and the encoder."""
+        Ends the worker and the encoder.
+        """
         self._closing = True
+        if self._requests and drain_seconds > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(drain_seconds):
+                    await self._drained()
         self._worker.stop(_closing)
         await asyncio.to_thread(self._worker.join)
         self._encoder.close()
+
+    async def _drained(self) -> None:
+        while self._requests:
+            self._idle.clear()
+            await self._idle.wait()
 
     def _admit(self, items: int, *, urgent: bool) -> None:
         if self._closing:
@@ -255,7 +265,8 @@ class Batcher:
 
         Bulk work yields to every urgent request, so it may wait ``BULK_PATIENCE`` times as long.
         """
-        limit = self._limits.queue_seconds * (1 if request.urgent else BULK_PATIENCE)
+        limits = self._limits
+        limit = limits.queue_seconds if request.urgent else limits.bulk_seconds
         alarm = request.loop.call_later(limit, self._waited_out, request, limit)
         try:
             await request.future

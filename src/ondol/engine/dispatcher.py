@@ -115,6 +115,10 @@ class Dispatcher:
             self._dispatch()
             self._note_idle()
 
+    def interactive(self) -> int:
+        """Return how many requests wait or run in lanes other than ``batch``."""
+        return self._queue.interactive()
+
     def others_decoding(self) -> int:
         return self._queue.decoding()
 

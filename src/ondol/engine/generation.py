@@ -4,7 +4,7 @@ Each running request has a thread of a dedicated pool that drives ``backend.gene
 free only when that call has returned. Every wait has a limit and a name. A caller that leaves is
 out of the queue at once, or cancels the running generation. What each request cost teaches the
 estimates of the next. Emits ``RequestFinished`` exactly once per request. Knows no HTTP and no
-model; does not own the backend.
+model; owns the backend, and ends it.
 """
 
 from __future__ import annotations
@@ -19,20 +19,17 @@ from ondol.backends.base import Generator, GeneratorHealth, PrefixAware
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import (
     BackendError,
-    Cancelled,
-    DeadlineExceeded,
     InvalidInput,
     NotReady,
     OndolError,
-    Refused,
+    RequestOutcome,
 )
 from ondol.core.lane_state import QueueSnapshot
-from ondol.core.lanes import LANES, LanesSettings
-from ondol.core.observe import NullObserver, Observer, RequestFinished, RequestOutcome, Timing
+from ondol.core.lanes import BATCH, LANES, LanesSettings
+from ondol.core.observe import NullObserver, Observer, RequestFinished, Timing, counted_as
 from ondol.core.terms import Terms
 from ondol.core.types import DoneEvent, GenerationEvent, GenerationRequest
 from ondol.engine import refusals
-from ondol.engine.admission import SHED_LANE
 from ondol.engine.cost import CostModel, Estimate, PromptShape, Served
 from ondol.engine.dispatcher import Dispatcher
 from ondol.engine.policy import Policy, Slo
@@ -106,6 +103,10 @@ class GenerationEngine:
         """Return the lanes as they are now."""
         return self._dispatcher.snapshot()
 
+    def interactive(self) -> int:
+        """Return how many requests of people wait or run now; cheap, unlike ``snapshot``."""
+        return self._dispatcher.interactive()
+
     def press(self, pressure: Pressure) -> None:
         """Take over how short of resources the machine is."""
         self._dispatcher.press(pressure)
@@ -146,16 +147,17 @@ class GenerationEngine:
                     run.saw_output()
                 yield event
         except BaseException as error:
-            self._settle(account, *_outcome(error))
+            self._settle(account, *counted_as(error))
             raise
         finally:
             if run is not None:
                 run.leave()
 
-    async def close(self, drain_seconds: float) -> None:
+    async def close(self, drain_seconds: float = 0.0) -> None:
         """Admit nothing more, let what was admitted end within ``drain_seconds``, cancel the rest.
 
-        Returns when no backend call is running, or after a further grace of 10 s.
+        Returns when no backend call is running, or after a further grace of 10 s, and the backend
+        is closed.
         """
         self._dispatcher.close()
         if not await self._idle_within(drain_seconds):
@@ -165,6 +167,7 @@ class GenerationEngine:
             if not await self._idle_within(_CLOSE_GRACE_SECONDS):
                 _log.warning("%d generations did not stop when cancelled", len(self._runs))
         self._pool.shutdown(wait=False)
+        await asyncio.to_thread(self._backend.close)
 
     def _account(self, terms: Terms, timing: Timing) -> Account:
         try:
@@ -186,7 +189,7 @@ class GenerationEngine:
     async def _read_ahead(self, request: GenerationRequest, terms: Terms) -> None:
         """Read a long bulk prompt in pieces while people ask; note who is a person."""
         now = self._clock.monotonic()
-        if terms.lane != SHED_LANE:
+        if terms.lane != BATCH:
             self._reading.asked(now)
             return
         if not (self._backend.spec.keeps_prefixes and self._reading.expects(now)) or request.tools:
@@ -356,16 +359,3 @@ def _salted(request: GenerationRequest, terms: Terms) -> GenerationRequest:
 
 def _was_cancelled(done: DoneEvent) -> bool:
     return done.finish_reason == "cancelled"
-
-
-def _outcome(error: BaseException) -> tuple[RequestOutcome, str]:
-    """Return how a request that ended with ``error`` is counted, and the error's code."""
-    if isinstance(error, Refused):
-        return "refused", error.code
-    if isinstance(error, DeadlineExceeded):
-        return "deadline", error.code
-    if isinstance(error, OndolError) and not isinstance(error, Cancelled):
-        return "failed", error.code
-    if isinstance(error, (asyncio.CancelledError, GeneratorExit, Cancelled)):
-        return "cancelled", "cancelled"
-    return "failed", "internal"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ondol.core.clock import Clock
 from ondol.core.lane_state import LaneSnapshot
-from ondol.core.lanes import LANES, LanesSettings
+from ondol.core.lanes import BATCH, LANES, LanesSettings
 from ondol.engine.fairness import Fairness
 from ondol.engine.forecast import Need, Running, starts
 from ondol.engine.pace import Pace
@@ -77,6 +77,10 @@ class LaneQueue:
     def held(self, lane: str, tenant: str) -> int:
         """Return how many places of ``lane`` this tenant has, waiting and running."""
         return self._held[lane, tenant]
+
+    def interactive(self) -> int:
+        """Return how many tickets outside ``batch`` wait and run."""
+        return sum(count for (lane, _), count in self._held.items() if lane != BATCH)
 
     def depth(self, lane: str) -> int:
         return sum(ticket.lane == lane for ticket in self.waiting)

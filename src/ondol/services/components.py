@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
 
 from ondol.backends.base import GeneratorHealth
-from ondol.core.clock import SystemClock
+from ondol.core.clock import Clock
 from ondol.core.errors import InvalidInput, NotFound, OfflineMissing
 from ondol.core.memory import LoadGauge
 from ondol.core.observe import ModelStateChanged, Observer, Observers
 from ondol.core.settings import Settings
 from ondol.core.timers import LoopTimers
+from ondol.core.types import Message
 from ondol.services.backend_factory import BackendFactory
 from ondol.services.cache_tiers import CacheTiers
 from ondol.services.embedding import EmbeddingService
@@ -27,8 +28,15 @@ from ondol.services.encoder_assembly import assemble
 from ondol.services.encoder_group import EncoderGroup, Surroundings
 from ondol.services.encoder_lane import EncoderLane
 from ondol.services.generator_slot import GeneratorSlot
-from ondol.services.loading import Load, Loading
-from ondol.services.readiness import UNLOADED, Component, ComponentState, Readiness, state_of
+from ondol.services.readiness import (
+    Component,
+    ComponentState,
+    Load,
+    Loading,
+    Readiness,
+    state_of_encoders,
+    state_of_generator,
+)
 from ondol.services.reranking import RerankingService
 from ondol.services.vector_choice import vector_search
 from ondol.store.documents import DocumentStore
@@ -57,7 +65,10 @@ class Parts:
 
 
 class Components:
-    """Every part of one process that takes time to load; ``None`` until it stands."""
+    """Every part of one process that takes time to load; ``None`` until it stands.
+
+    ``prefixes`` are the beginnings of conversations that the generator reads before anybody asks.
+    """
 
     def __init__(
         self,
@@ -67,8 +78,10 @@ class Components:
         observers: Sequence[Observer],
         backends: BackendFactory | None,
         analyzer: KeywordAnalyzer | None,
+        clock: Clock,
+        prefixes: Sequence[Sequence[Message]] = (),
     ) -> None:
-        self.clock = SystemClock()
+        self.clock = clock
         self.recorder = self._recording(settings) if parts.record else None
         recorders = () if self.recorder is None else (self.recorder,)
         self.observer: Observer = Observers(*observers, *recorders)
@@ -83,6 +96,7 @@ class Components:
         self.reranking: RerankingService | None = None
         self._settings = settings
         self._parts = parts
+        self._prefixes = prefixes
         self._shared = Surroundings(self.clock, LoopTimers(), self.observer, LoadGauge())
         self._assembled = partial(
             assemble, settings=settings, backends=self.backends, shared=self._shared
@@ -133,18 +147,10 @@ class Components:
         components = dict(self._loading.states)
         for name, group in self.encoders.items():
             if components[name].state == "ready":
-                components[name] = state_of(group, components[name])
+                components[name] = state_of_encoders(group, components[name])
         generator = components.get("generator")
         if self.generator is not None and generator is not None and generator.state == "ready":
-            health = self.generator.health()
-            if health is None:
-                components["generator"] = replace(generator, reason=UNLOADED)
-            elif not health.ready:
-                components["generator"] = ComponentState(
-                    "failed" if health.state == "failed" else "loading",
-                    model=generator.model,
-                    reason=f"{health.state}: {health.reason}".strip(": "),
-                )
+            components["generator"] = state_of_generator(self.generator, generator)
         ready = bool(components) and all(c.state in ("ready", "off") for c in components.values())
         return Readiness(ready=ready, components=components)
 
@@ -251,16 +257,25 @@ class Components:
         return plan.model
 
     async def _load_generator(self) -> str:
-        slot = self.generator or GeneratorSlot(
+        if self.generator is not None:
+            await self.generator.reload()
+            return self.generator.model
+        slot = GeneratorSlot(
             self.backends,
             settings=self._settings,
+            prefixes=self._prefixes,
             clock=self.clock,
+            timers=self._shared.timers,
             observer=self.observer,
             on_state=self._generator_state,
         )
-        model = await slot.load()
+        try:
+            await slot.load()
+        except BaseException:
+            await slot.close()
+            raise
         self.generator = slot
-        return model
+        return slot.model
 
     def _recording(self, settings: Settings) -> Recorder:
         kept = settings.telemetry

@@ -10,7 +10,8 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-from ondol.core.lane_state import LaneSnapshot, QueueSnapshot
+from ondol.core.clock import SystemClock
+from ondol.core.lane_state import LaneSnapshot
 from ondol.core.machine import Machine
 from ondol.core.observe import Observer
 from ondol.core.settings import Settings
@@ -24,6 +25,7 @@ from ondol.services.embedding import EmbeddingService
 from ondol.services.encoder_group import EncoderGroup
 from ondol.services.generator_slot import GeneratorSlot
 from ondol.services.ingest import IngestService
+from ondol.services.interactive_traffic import InteractiveTraffic
 from ondol.services.jobs.assembly import Jobs
 from ondol.services.jobs.feed import JobFeed
 from ondol.services.jobs.task_work import TaskWork
@@ -41,6 +43,7 @@ from ondol.store.documents import DocumentStore
 from ondol.store.embedding_cache import CacheStats
 from ondol.telemetry.recorder import RecorderStats
 from ondol.text.korean import KeywordAnalyzer
+from ondol.text.prompts import standing_prefixes
 from ondol.text.readers.isolated import IsolatedReader
 
 
@@ -58,18 +61,21 @@ class Container:
         work: Work | None = None,
     ) -> None:
         self.settings = settings
-        self._job_feed = JobFeed()
+        clock = SystemClock()
+        self._traffic = InteractiveTraffic(inside=self._interactive, clock=clock)
         self._components = Components(
             settings,
             parts=parts or Parts(),
-            observers=[self._job_feed] if observer is None else [observer, self._job_feed],
+            observers=[self._traffic] if observer is None else [observer, self._traffic],
             backends=backends,
             analyzer=analyzer,
+            clock=clock,
+            prefixes=standing_prefixes(),
         )
         self.observer: Observer = self._components.observer
         self.library: ModelLibrary = self._components.backends.library
         self.machine: Machine = self._components.backends.machine
-        self._clock = self._components.clock
+        self._clock = clock
         self._analyzer = self._components.analyzer
         self.searches = LanePermit("search", settings.lanes.search, clock=self._clock)
         self._reader = IsolatedReader()
@@ -218,8 +224,8 @@ class Container:
                 home=self.settings.home,
                 settings=self.settings.jobs,
                 clock=self._clock,
-                feed=self._job_feed,
-                queue=self._generator_queue,
+                feed=JobFeed(),
+                traffic=self._traffic,
             )
         return self._jobs
 
@@ -294,6 +300,6 @@ class Container:
         """Return the passage budget in tokens: what the generator reads in ``answer.read_seconds``."""
         return self._components.backends.passage_budget(self.settings.answer.read_seconds)
 
-    def _generator_queue(self) -> QueueSnapshot | None:
+    def _interactive(self) -> int:
         slot = self.loaded_generator
-        return None if slot is None else slot.snapshot()
+        return 0 if slot is None else slot.interactive()

@@ -33,8 +33,8 @@ from ondol.services.encoder_plan import (
     load_exactly,
     load_or_fall_back,
 )
-from ondol.services.model_slot import Build, ModelSlot
-from ondol.services.slot_info import SlotInfo, SlotState
+from ondol.services.encoder_slot import Build, EncoderSlot, SlotInfo
+from ondol.services.slot import SlotState
 from ondol.services.trial import Trial
 
 _log = logging.getLogger("ondol.encoders")
@@ -54,7 +54,7 @@ class Surroundings:
 class _Served:
     """A slot, and the lane that requests take to it (a cache may lie between)."""
 
-    slot: ModelSlot
+    slot: EncoderSlot
     lane: EncoderLane
 
 
@@ -101,7 +101,7 @@ class EncoderGroup:
         self._front = front
         self._query: _Served | None = None
         self._bulk: _Served | None = None
-        self._second: ModelSlot | None = None
+        self._second: EncoderSlot | None = None
         self._trial: Trial | None = None
         self._ab_error = ""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,7 +120,7 @@ class EncoderGroup:
 
     @property
     def depth(self) -> int:
-        return sum(slot.depth for slot in self._slots())
+        return sum(slot.users for slot in self._slots())
 
     @property
     def waiting(self) -> int:
@@ -138,7 +138,7 @@ class EncoderGroup:
     @property
     def cold(self) -> bool:
         """Whether all of it was unloaded; the next request loads it."""
-        return all(slot.info().state is SlotState.COLD for slot in self._slots())
+        return all(slot.state is SlotState.COLD for slot in self._slots())
 
     @property
     def trial(self) -> Trial | None:
@@ -200,7 +200,7 @@ class EncoderGroup:
         self._plan, self._query = plan, self._fronted(slots[0])
         self._bulk = self._fronted(slots[1]) if len(slots) > 1 else None
         for slot in old:
-            self._in_background(slot.drain())
+            self._in_background(slot.close(self._limits.bulk_seconds))
         await self._begin_trial(plan)
         return plan
 
@@ -216,7 +216,7 @@ class EncoderGroup:
         plan = await self._planned(form)
         exact = form != "auto"
         try:
-            await self._query.slot.reload(self._build(plan, plan.query, exact=exact))
+            await self._query.slot.reload_from(self._build(plan, plan.query, exact=exact))
         except ModelError as error:
             raise _as_input(error) if exact else error from None
         await self._renew_bulk(plan, exact=exact)
@@ -241,9 +241,9 @@ class EncoderGroup:
         if plan.bulk is None:
             self._bulk = None
             if old is not None:
-                self._in_background(old.slot.drain())
+                self._in_background(old.slot.close(self._limits.bulk_seconds))
         elif old is not None:
-            await old.slot.reload(self._build(plan, plan.bulk, exact=exact))
+            await old.slot.reload_from(self._build(plan, plan.bulk, exact=exact))
         else:
             slot = self._new_slot(plan, plan.bulk, "bulk")
             await slot.load()
@@ -285,14 +285,14 @@ class EncoderGroup:
         self._trial.start()
         self._in_background(self._load_candidate(self._second))
 
-    async def _load_candidate(self, slot: ModelSlot) -> None:
+    async def _load_candidate(self, slot: EncoderSlot) -> None:
         try:
             await slot.load()
         except Exception as error:
             self._ab_error = str(error)
             _log.warning("the A/B candidate %s cannot be loaded: %s", self._ab.candidate, error)
 
-    def _new_slot(self, plan: EncoderPlan, choice: FormChoice, purpose: str) -> ModelSlot:
+    def _new_slot(self, plan: EncoderPlan, choice: FormChoice, purpose: str) -> EncoderSlot:
         name = plan.model if purpose == "query" else f"{plan.model} ({purpose})"
         return self._slot_of(
             self._build(plan, choice, exact=False),
@@ -301,15 +301,14 @@ class EncoderGroup:
             keep_alive=self._settings.keep_alive,
         )
 
-    def _slot_of(self, build: Build, *, name: str, purpose: str, keep_alive: float) -> ModelSlot:
+    def _slot_of(self, build: Build, *, name: str, purpose: str, keep_alive: float) -> EncoderSlot:
         shared = self._shared
-        return ModelSlot(
+        return EncoderSlot(
             build,
             name=name,
             purpose=purpose,
             limits=self._limits,
             keep_alive=keep_alive,
-            wait_seconds=self._limits.queue_seconds,
             clock=shared.clock,
             timers=shared.timers,
             observer=shared.observer,
@@ -323,7 +322,7 @@ class EncoderGroup:
             load_or_fall_back, self._source, choice, plan=plan, observer=self._shared.observer
         )
 
-    def _fronted(self, slot: ModelSlot) -> _Served:
+    def _fronted(self, slot: EncoderSlot) -> _Served:
         return _Served(slot, slot if self._front is None else self._front(slot))
 
     def _served(self, *, urgent: bool) -> _Served:
@@ -332,7 +331,7 @@ class EncoderGroup:
             raise self._not_ready()
         return served
 
-    def _slots(self) -> list[ModelSlot]:
+    def _slots(self) -> list[EncoderSlot]:
         return [served.slot for served in (self._query, self._bulk) if served is not None]
 
     def _not_ready(self) -> NotReady:

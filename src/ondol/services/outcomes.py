@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ondol.core.clock import Clock, SystemClock
-from ondol.core.errors import DeadlineExceeded, OndolError, Refused
-from ondol.core.observe import Observer, RequestFinished, RequestOutcome, Timing
+from ondol.core.errors import RequestOutcome
+from ondol.core.observe import Observer, RequestFinished, Timing, counted_as
 
 
 @contextmanager
@@ -34,8 +33,7 @@ def finished(
     try:
         yield counts.update
     except BaseException as error:
-        outcome = outcome_name(error)
-        code = error.code if isinstance(error, OndolError) else ""
+        outcome, code = counted_as(error)
         raise
     finally:
         timing.total_ms = (now() - started) * 1e3
@@ -51,14 +49,3 @@ def finished(
                     deadline_ms=promise_ms,
                 )
             )
-
-
-def outcome_name(error: BaseException) -> RequestOutcome:
-    """Return the word metrics and logs use for how ``error`` ended a request."""
-    if isinstance(error, Refused):
-        return "refused"
-    if isinstance(error, DeadlineExceeded):
-        return "deadline"
-    if isinstance(error, asyncio.CancelledError | GeneratorExit):
-        return "cancelled"
-    return "failed"

@@ -24,8 +24,8 @@ from ondol.engine.batcher import BatchResult
 from ondol.engine.isolation import Value
 from ondol.services.comparison import Comparison
 from ondol.services.encoder_lane import EncoderLane
-from ondol.services.model_slot import ModelSlot
-from ondol.services.slot_info import SlotState
+from ondol.services.encoder_slot import EncoderSlot
+from ondol.services.slot import SlotState
 
 _log = logging.getLogger("ondol.trial")
 
@@ -56,7 +56,7 @@ class Trial:
 
     def __init__(
         self,
-        candidate: ModelSlot,
+        candidate: EncoderSlot,
         *,
         name: str,
         component: Literal["embedder", "reranker"],

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from ondol.core.errors import RequestOutcome
 from ondol.core.lanes import LANES
 
 GENERATING = tuple(lane for lane in LANES if lane not in {"embeddings", "rerank"})
-OUTCOMES = ("ok", "refused", "failed", "cancelled", "deadline")
+OUTCOMES = get_args(RequestOutcome)
 REFUSALS = (
     *("overloaded", "share_used", "shed", "not_ready", "draining"),
     *("deadline_infeasible", "deadline_lapsed", "deadline_unreachable"),

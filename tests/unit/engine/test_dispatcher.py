@@ -104,6 +104,19 @@ async def test_a_full_lane_refuses_and_leaves_other_lanes_alone() -> None:
         task.cancel()
 
 
+async def test_people_are_counted_waiting_and_running_and_bulk_work_is_not() -> None:
+    stage = Stage(chat={"sla_ms": 0}, search={"sla_ms": 0})
+    assert stage.dispatcher.interactive() == 0
+    ticket = await stage.running()
+    waiting = [stage.ask(lane="search"), stage.ask(lane="batch")]
+    await settled()
+    assert stage.dispatcher.interactive() == 2
+    stage.dispatcher.release(ticket, served=True)
+    assert stage.dispatcher.interactive() == 1
+    for task in waiting:
+        task.cancel()
+
+
 async def test_a_lane_runs_no_more_than_its_limit_while_others_use_the_slots() -> None:
     stage = Stage(slots=3, chat={"running": 1, "sla_ms": 0}, search={"sla_ms": 0})
     first = await stage.running()

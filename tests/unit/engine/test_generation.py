@@ -467,3 +467,6 @@ class _Stubborn:
 
     def health(self) -> GeneratorHealth:
         return GeneratorHealth("ready")
+
+    def close(self) -> None:
+        self.let_go.set()

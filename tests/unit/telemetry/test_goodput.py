@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ondol.core.clock import ManualClock
+from ondol.core.errors import RequestOutcome
 from ondol.core.lanes import LANES
-from ondol.core.observe import RequestFinished, RequestOutcome, Timing
+from ondol.core.observe import RequestFinished, Timing
 from ondol.telemetry.goodput import WINDOWS, Goodput, LaneFigures
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
 from ondol.core.clock import Clock
 from ondol.core.job_section import JobSettings
-from ondol.core.lane_state import QueueSnapshot
 from ondol.core.timers import LoopTimers
-from ondol.services.jobs.feed import BATCH, JobFeed
+from ondol.services.interactive_traffic import InteractiveTraffic
+from ondol.services.jobs.feed import JobFeed
 from ondol.services.jobs.runner import JobRunner, Surroundings
 from ondol.services.jobs.runner_lock import RunnerLock
 from ondol.services.jobs.service import JobService
@@ -20,7 +19,7 @@ from ondol.store.jobs import JobStore
 
 
 class Jobs:
-    """``queue`` says what runs and waits in the generator's lanes; ``None`` where there is none."""
+    """``traffic`` says whether people use this process: jobs give way to them."""
 
     def __init__(
         self,
@@ -31,7 +30,7 @@ class Jobs:
         settings: JobSettings,
         clock: Clock,
         feed: JobFeed,
-        queue: Callable[[], QueueSnapshot | None],
+        traffic: InteractiveTraffic,
     ) -> None:
         self._store = store
         self._work = work
@@ -39,7 +38,7 @@ class Jobs:
         self._settings = settings
         self._clock = clock
         self._feed = feed
-        self._queue = queue
+        self._traffic = traffic
 
     @cached_property
     def service(self) -> JobService:
@@ -58,15 +57,8 @@ class Jobs:
                 clock=self._clock,
                 timers=LoopTimers(),
                 feed=self._feed,
-                busy=self._busy,
+                traffic=self._traffic,
                 chance=random.random,
             ),
             only=only,
         )
-
-    def _busy(self) -> bool:
-        """Whether people's requests run or wait: whatever the generator has outside ``batch``."""
-        now = self._queue()
-        if now is None:
-            return False
-        return any(lane.depth or lane.running for name, lane in now.lanes.items() if name != BATCH)

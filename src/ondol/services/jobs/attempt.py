@@ -10,9 +10,9 @@ from pydantic_core import to_json
 
 from ondol.core.errors import OndolError, PayloadTooLarge
 from ondol.core.job_section import JobSettings
+from ondol.core.lanes import BATCH
 from ondol.core.observe import Timing
 from ondol.core.terms import Terms
-from ondol.services.jobs.feed import BATCH
 from ondol.services.jobs.work import Work
 from ondol.store.job_rows import Lease
 from ondol.telemetry.logs import request_id

@@ -15,20 +15,17 @@ class Courtesy:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._since: float | None = None
-        self._last = float("-inf")
 
-    def places(self, *, free: int, running: int, busy: bool, now: float) -> int:
+    def places(self, *, free: int, running: int, last_seen: float, now: float) -> int:
         """Return how many of ``free`` places may be filled while ``running`` items run.
 
-        ``busy`` says whether interactive requests run or wait; ``now`` is monotonic seconds.
+        ``last_seen`` is when people were here last, ``now`` while they are; monotonic seconds.
         """
         if not self._seconds:
             return free
-        if busy:
-            self._last = now
-        if now - self._last >= CALM_SECONDS:
+        if now - last_seen >= CALM_SECONDS:
             self._since = None
-            quiet = now - self._last >= QUIET_SECONDS
+            quiet = now - last_seen >= QUIET_SECONDS
             return free if quiet else min(free, max(0, 1 - running))
         if self._since is None or running:
             # Who stays is held back anew from the end of each item that ran beside people.

@@ -18,6 +18,7 @@ from ondol.core.clock import Clock
 from ondol.core.errors import OndolError
 from ondol.core.job_section import JobSettings
 from ondol.core.timers import Timers
+from ondol.services.interactive_traffic import InteractiveTraffic
 from ondol.services.jobs.attempt import attempt
 from ondol.services.jobs.choice import in_turn, share_of
 from ondol.services.jobs.courtesy import Courtesy
@@ -41,13 +42,13 @@ _SHOWN = ("queued", "leased", "done", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a runner takes from its process. ``busy`` says whether interactive requests run or wait,
-    ``chance`` draws from [0, 1)."""
+    """What a runner takes from its process. ``traffic`` says whether people are there, to whom it
+    gives way; ``chance`` draws from [0, 1)."""
 
     clock: Clock
     timers: Timers
     feed: JobFeed
-    busy: Callable[[], bool]
+    traffic: InteractiveTraffic
     chance: Callable[[], float]
 
 
@@ -102,7 +103,7 @@ class JobRunner:
             flags={
                 "working": self._lock.held,
                 "paused": self._clock.monotonic() < self._paused_until,
-                "shed": self._around.feed.shed,
+                "shed": self._around.traffic.shed,
             },
         )
 
@@ -180,13 +181,14 @@ class JobRunner:
 
     def _places(self) -> int:
         now = self._clock.monotonic()
-        # Who came and went between two looks has been here all the same.
-        busy = self._around.feed.people_served() | self._around.busy()
+        traffic = self._around.traffic
         running = len(self._running)
         free = self._settings.concurrency - running
         alone = any(lease.losses >= SUSPECT for lease in self._running.values())
-        places = self._courtesy.places(free=max(free, 0), running=running, busy=busy, now=now)
-        if alone or now < self._paused_until or self._around.feed.shed:
+        places = self._courtesy.places(
+            free=max(free, 0), running=running, last_seen=traffic.last_seen(), now=now
+        )
+        if alone or now < self._paused_until or traffic.shed:
             return 0
         return places
 

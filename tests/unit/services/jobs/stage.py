@@ -12,6 +12,7 @@ from typing import Any
 from ondol.core.clock import ManualClock
 from ondol.core.job_section import JobSettings
 from ondol.core.timers import ManualTimers
+from ondol.services.interactive_traffic import InteractiveTraffic
 from ondol.services.jobs.fake_work import FAKE_TASK, FakeWork
 from ondol.services.jobs.feed import JobFeed
 from ondol.services.jobs.intake import Given
@@ -37,6 +38,7 @@ class Stage:
     busy: bool = False
 
     def __post_init__(self) -> None:
+        self.traffic = InteractiveTraffic(inside=lambda: int(self.busy), clock=self.clock)
         self.timers = ManualTimers(self.clock)
         self.database = Database(self.home / "ondol.db", clock=self.clock)
         self.store = JobStore(self.database)
@@ -51,7 +53,7 @@ class Stage:
             self.work,
             settings=self.settings,
             lock=RunnerLock(self.home),
-            around=Surroundings(self.clock, self.timers, self.feed, lambda: self.busy, lambda: 0.0),
+            around=Surroundings(self.clock, self.timers, self.feed, self.traffic, lambda: 0.0),
             only=only,
         )
 

@@ -162,9 +162,12 @@ def test_waiting_never_loses_against_who_came_later_with_the_same_priority(
 
 def test_courtesy_holds_back_then_lets_one_through() -> None:
     courtesy = Courtesy(30.0)
+    last_seen = float("-inf")
 
     def places(now: float, *, busy: bool, running: int = 0) -> int:
-        return courtesy.places(free=4 - running, running=running, busy=busy, now=now)
+        nonlocal last_seen
+        last_seen = now if busy else last_seen
+        return courtesy.places(free=4 - running, running=running, last_seen=last_seen, now=now)
 
     assert places(0, busy=False) == 4
     assert places(1, busy=True) == 0
@@ -179,7 +182,7 @@ def test_courtesy_holds_back_then_lets_one_through() -> None:
     assert places(62 + CALM_SECONDS, busy=False, running=1) == 0
     assert places(62 + QUIET_SECONDS, busy=False, running=1) == 3
     assert places(100, busy=True) == 0
-    assert Courtesy(0.0).places(free=4, running=0, busy=True, now=0) == 4
+    assert Courtesy(0.0).places(free=4, running=0, last_seen=0, now=0) == 4
 
 
 def test_the_pace_is_of_the_last_items_and_of_the_time_somebody_worked() -> None:

@@ -214,7 +214,7 @@ async def test_jobs_go_on_a_while_after_the_last_persons_request(tmp_path: Path)
         job = await stage.submit("a")
         await stage.rests()
         stage.busy = False
-        stage.feed.observe(RequestFinished("chat", "m", "ok", Timing()))
+        stage.traffic.observe(RequestFinished("chat", "m", "ok", Timing()))
         await stage.rests()
         assert stage.work.order == []
         stage.timers.advance(CALM_SECONDS)
@@ -224,7 +224,7 @@ async def test_jobs_go_on_a_while_after_the_last_persons_request(tmp_path: Path)
 
 async def test_a_person_who_came_and_went_between_two_looks_holds_jobs_back(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
-        stage.feed.observe(RequestFinished("chat", "m", "ok", Timing()))
+        stage.traffic.observe(RequestFinished("chat", "m", "ok", Timing()))
         job = await stage.submit("a")
         await stage.rests()
         assert stage.work.order == []
@@ -235,11 +235,11 @@ async def test_a_person_who_came_and_went_between_two_looks_holds_jobs_back(tmp_
 async def test_jobs_stop_while_the_machine_is_short(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         await stage.rests()
-        stage.feed.observe(PressureChanged("critical", "none", 0.25, True, ("memory",)))
+        stage.traffic.observe(PressureChanged("critical", "none", 0.25, True, ("memory",)))
         job = await stage.submit("a")
         await stage.rests()
         assert stage.work.order == []
-        stage.feed.observe(PressureChanged("none", "critical", 1.0, False))
+        stage.traffic.observe(PressureChanged("none", "critical", 1.0, False))
         assert (await stage.ended(job)).done == 1
 
 
