@@ -26,7 +26,8 @@ from ondol.services.components import Parts
 from ondol.services.container import Container
 from ondol.services.evaluation.datasets import Query, read_jsonl
 from ondol.services.evaluation.halves import halves
-from ondol.services.evaluation.metrics import contains, ndcg
+from ondol.services.evaluation.statistics import ndcg
+from ondol.services.evaluation.wording import contains
 from ondol.services.query_rewriting import QueryRewriter
 from ondol.text.query_rewriting import Turn
 

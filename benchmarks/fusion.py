@@ -26,7 +26,7 @@ from ondol.services.container import Container
 from ondol.services.evaluation.datasets import Query, load_beir
 from ondol.services.evaluation.fusion_fit import WEIGHTS, Sample, scores_by_query, weight_by_query
 from ondol.services.evaluation.halves import halves
-from ondol.services.evaluation.metrics import ndcg
+from ondol.services.evaluation.statistics import ndcg
 from ondol.services.lookups import brought_forward
 from ondol.services.query_features import features_of
 from ondol.store.fusion import reciprocal_rank_fusion, score_fusion

@@ -26,7 +26,7 @@ from ondol.core.settings import load_settings
 from ondol.core.types import SearchMode
 from ondol.services.components import Parts
 from ondol.services.container import Container
-from ondol.services.evaluation.metrics import percentile
+from ondol.services.evaluation.statistics import percentile
 from ondol.text.law_names import law_names, squeezed
 
 SEED = 20240607

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from ondol.cli.output import Output
     from ondol.core.chunking import Chunking
     from ondol.core.setting_sections import IngestSettings
-    from ondol.services.evaluation.bootstrap import Difference
     from ondol.services.evaluation.optimised import Optimised, Trial
+    from ondol.services.evaluation.statistics import Difference
 
 _FIGURES = ("ndcg_at_10", "recall_at_10")
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondol.core.types import FloatMatrix
+from ondol.models.agreement import Vector, cosines, kendall_tau
 
-Vector = NDArray[np.float64]
 Band = Literal["kept", "tolerable", "rejected"]
 
 KEPT = 0.95
@@ -111,21 +111,6 @@ class RerankerFidelity:
 Fidelity = EmbedderFidelity | RerankerFidelity
 
 
-def cosines(reference: FloatMatrix, other: FloatMatrix) -> Vector:
-    """Return the cosine of each row of ``reference`` to the same row of ``other``, in -1…1.
-
-    Raises ``ValueError`` when the shapes differ. Two rows of zeros count as equal.
-    """
-    if reference.shape != other.shape:
-        raise ValueError(f"shapes {reference.shape} and {other.shape} differ")
-    left, right = reference.astype(np.float64), other.astype(np.float64)
-    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    products: Vector = (left * right).sum(axis=1)
-    nothing = ~left.any(axis=1) & ~right.any(axis=1)
-    result: Vector = np.where(nothing, 1.0, products / np.maximum(norms, 1e-300))
-    return np.clip(result, -1.0, 1.0)
-
-
 def pair_similarities(rows: FloatMatrix) -> Vector:
     """Return the cosine of rows 0 and 1, 2 and 3, … of ``rows`` (an even number of them)."""
     return cosines(rows[0::2], rows[1::2])
@@ -148,23 +133,6 @@ def spearman(left: Sequence[float] | NDArray[Any], right: Sequence[float] | NDAr
     return float((a * b).sum()) / scale if scale else 0.0
 
 
-def kendall_tau(
-    left: Sequence[float] | NDArray[Any], right: Sequence[float] | NDArray[Any]
-) -> float:
-    """Return Kendall's tau-b (ties counted); 1 for fewer than two values, 0 for a constant side.
-
-    Compares every two values, n² of them: meant for lists of up to a few thousand.
-    """
-    a, b = np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)
-    if len(a) < 2:
-        return 1.0
-    upper = np.triu_indices(len(a), k=1)
-    da = np.sign(a[:, None] - a[None, :])[upper]
-    db = np.sign(b[:, None] - b[None, :])[upper]
-    scale = float(np.sqrt(np.count_nonzero(da) * np.count_nonzero(db)))
-    return float((da * db).sum()) / scale if scale else 0.0
-
-
 def top1_agreement(reference: Sequence[FloatMatrix], other: Sequence[FloatMatrix]) -> float:
     """Return the share of queries whose best passage is the reference's best one."""
     same = [int(np.argmax(r)) == int(np.argmax(o)) for r, o in zip(reference, other, strict=True)]
@@ -176,20 +144,6 @@ def band(cosine: float) -> Band:
     if cosine >= KEPT:
         return "kept"
     return "tolerable" if cosine >= TOLERABLE else "rejected"
-
-
-def ndcg(
-    scores: Sequence[float] | NDArray[Any], gains: Sequence[float] | NDArray[Any], *, k: int = 10
-) -> float:
-    """Return nDCG@k of ranking by ``scores`` (ties in order) with ``gains`` as judged.
-
-    Järvelin & Kekäläinen (2002), linear gain; 0 where nothing is relevant.
-    """
-    judged = np.asarray(gains, dtype=np.float64)
-    order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")[:k]
-    discounts = 1.0 / np.log2(np.arange(2, len(order) + 2))
-    best = float((np.sort(judged)[::-1][:k] * discounts).sum())
-    return float((judged[order] * discounts).sum()) / best if best else 0.0
 
 
 def relative_drop(reference: float | None, measured: float | None, *, error: float = 0.0) -> float:

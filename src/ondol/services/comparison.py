@@ -1,7 +1,7 @@
 """Live figures of a model in service and its candidate: latency of each, and how far they agree.
 
 Keeps the last requests for percentiles and running sums for the rest; memory is bounded. Agreement
-is the cosine per text (embedders), Kendall's tau-a and the same first place (rerankers).
+is the cosine per text (embedders), Kendall's tau-b and the same first place (rerankers).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ondol.core.types import FloatMatrix
+from ondol.models.agreement import cosines, kendall_tau
 
 WINDOW = 1000
 
@@ -88,16 +89,16 @@ class Comparison:
 
     def vectors(self, ours: FloatMatrix, theirs: FloatMatrix) -> float | None:
         """Compare ``(n, d)`` rows one by one; returns the least cosine of this request."""
-        cosines = row_cosines(ours, theirs)
-        for cosine in cosines:
-            self._agree(float(cosine))
-        return float(cosines.min()) if len(cosines) else None
+        values = cosines(ours, theirs)
+        for value in values:
+            self._agree(float(value))
+        return float(values.min()) if len(values) else None
 
     def ranking(self, ours: Sequence[float], theirs: Sequence[float]) -> float | None:
         """Compare the order of two score lists; returns tau, or ``None`` for fewer than two."""
-        tau = kendall_tau(ours, theirs)
-        if tau is None:
+        if len(ours) < 2:
             return None
+        tau = kendall_tau(ours, theirs)
         self._agree(tau)
         self._rankings += 1
         self._same_first += int(np.argmax(ours)) == int(np.argmax(theirs))
@@ -125,23 +126,3 @@ class Comparison:
         self._compared += 1
         self._sum += value
         self._least = value if self._least is None else min(self._least, value)
-
-
-def row_cosines(ours: FloatMatrix, theirs: FloatMatrix) -> FloatMatrix:
-    """Return the cosine of each row of ``ours`` with its row of ``theirs``; float32 ``(n,)``."""
-    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    cosines: FloatMatrix = ((ours * theirs).sum(axis=1) / np.maximum(lengths, 1e-12)).astype(
-        np.float32
-    )
-    return cosines
-
-
-def kendall_tau(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
-    """Return Kendall's tau-a of two score lists: 1 the same order, -1 the reverse."""
-    count = len(ours)
-    if count < 2:
-        return None
-    above = np.triu_indices(count, k=1)
-    left = np.sign(np.subtract.outer(np.asarray(ours), np.asarray(ours)))[above]
-    right = np.sign(np.subtract.outer(np.asarray(theirs), np.asarray(theirs)))[above]
-    return float((left * right).mean())

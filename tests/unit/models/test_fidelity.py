@@ -11,16 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ondol.core.types import FloatMatrix
+from ondol.models.agreement import cosines, kendall_tau
 from ondol.models.fidelity import (
     EmbedderFidelity,
     RerankerFidelity,
     band,
     compare_embeddings,
     compare_scores,
-    cosines,
-    kendall_tau,
     mean_error,
-    ndcg,
     pair_similarities,
     ranks,
     relative_drop,
@@ -114,24 +112,6 @@ def test_top1_agreement_counts_queries_with_the_same_best_passage() -> None:
 )
 def test_bands(cosine: float, word: str) -> None:
     assert band(cosine) == word
-
-
-def test_ndcg_by_hand() -> None:
-    assert ndcg([3, 2, 1], [1, 0, 0]) == 1.0
-    assert ndcg([1, 2, 3], [1, 0, 0]) == pytest.approx(1 / math.log2(4))
-    assert ndcg([1, 2], [0, 0]) == 0.0
-    assert ndcg(list(range(20, 0, -1)), [0] * 10 + [1] * 10) == 0.0
-
-
-@given(
-    st.lists(st.tuples(st.floats(-9, 9), st.integers(0, 3)), min_size=1, max_size=30),
-)
-def test_no_order_beats_the_judged_one(items: list[tuple[float, int]]) -> None:
-    gains = [float(gain) for _, gain in items]
-    found = ndcg([score for score, _ in items], gains)
-    assert 0.0 <= found <= 1.0 + 1e-12
-    if any(gains):
-        assert ndcg(gains, gains) == pytest.approx(1.0)
 
 
 def test_a_gain_is_no_loss() -> None:

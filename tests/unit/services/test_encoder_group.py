@@ -21,8 +21,8 @@ from ondol.core.setting_sections import AbSettings, ModelSettings
 from ondol.core.timers import LoopTimers
 from ondol.core.types import Encoded, FloatMatrix, Pair
 from ondol.engine.batcher import BatcherLimits, BatchResult
+from ondol.models.agreement import cosines, kendall_tau
 from ondol.models.form_choice import FormChoice
-from ondol.services.comparison import kendall_tau, row_cosines
 from ondol.services.encoder_group import EncoderGroup, Surroundings
 from ondol.services.encoder_plan import EncoderPlan
 from ondol.services.fake_encoders import FakeEncoders
@@ -325,10 +325,10 @@ def test_the_measures() -> None:
     assert kendall_tau([3.0, 2.0, 1.0], [30.0, 20.0, 10.0]) == 1.0
     assert kendall_tau([3.0, 2.0, 1.0], [1.0, 2.0, 3.0]) == -1.0
     assert kendall_tau([3.0, 2.0, 1.0], [2.0, 3.0, 1.0]) == pytest.approx(1 / 3)
-    assert kendall_tau([1.0], [1.0]) is None
+    assert kendall_tau([2.0, 1.0, 1.0], [2.0, 1.0, 1.0]) == pytest.approx(1.0)
     rows = np.asarray([[1.0, 0.0], [0.0, 2.0]], dtype=np.float32)
-    assert row_cosines(rows, rows[::-1]).tolist() == [0.0, 0.0]
-    assert row_cosines(rows, 3 * rows).tolist() == [1.0, 1.0]
+    assert cosines(rows, rows[::-1]).tolist() == [0.0, 0.0]
+    assert cosines(rows, 3 * rows).tolist() == [1.0, 1.0]
 
 
 def test_the_share_is_of_requests_by_their_content() -> None:

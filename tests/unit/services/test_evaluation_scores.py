@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondol.services.evaluation.bootstrap import difference, interval
 from ondol.services.evaluation.datasets import Query
 from ondol.services.evaluation.query_types import QueryType, query_type
 from ondol.services.evaluation.scores import FIGURES, by_type, mean, score
+from ondol.services.evaluation.statistics import difference, interval
 
 
 @pytest.mark.parametrize(

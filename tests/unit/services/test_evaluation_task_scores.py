@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondol.services.evaluation.label_scores import knowable, label_scores
-from ondol.services.evaluation.overlap import bleu, longest_common, rouge_l, units
-from ondol.services.evaluation.set_scores import set_scores, told_scores
+from ondol.services.evaluation.statistics import knowable, label_scores, set_scores, told_scores
+from ondol.services.evaluation.wording import bleu, longest_common, rouge_l, units
 
 WORDS = st.lists(st.sampled_from("abcd"), max_size=12)
 PAIRS = st.lists(

@@ -9,8 +9,8 @@ import pytest
 
 from ondol.core.errors import GateFailed, InvalidInput
 from ondol.services.container import Container
-from ondol.services.evaluation.bootstrap import difference
 from ondol.services.evaluation.datasets import Query
+from ondol.services.evaluation.statistics import difference
 from ondol.services.finetuning.exam import ModeVerdict, Verdict, examine, modes_of
 from ondol.services.finetuning.material import (
     MaterialMaker,

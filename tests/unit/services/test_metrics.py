@@ -1,20 +1,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondol.services.evaluation.metrics import (
-    contains,
-    exact_match,
-    ndcg,
-    percentile,
-    recall,
-    reciprocal_rank,
-    token_f1,
-)
+from ondol.services.evaluation.statistics import ndcg, percentile, recall, reciprocal_rank
+from ondol.services.evaluation.wording import contains, exact_match, token_f1
 
 names = st.lists(st.sampled_from("abcdefghijkl"), unique=True, max_size=12)
 
@@ -58,3 +52,27 @@ def test_exact_match_and_f1() -> None:
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.floats(0, 1))
 def test_percentiles_lie_among_the_values(values: list[float], share: float) -> None:
     assert min(values) <= percentile(values, share) <= max(values) + 1e-6
+
+
+def by_scores(scores: Sequence[float], gains: Sequence[float]) -> float:
+    """nDCG of ranking places by their scores, ties in order."""
+    order = sorted(range(len(scores)), key=lambda place: -scores[place])
+    return ndcg(order, dict(enumerate(gains)))
+
+
+def test_ndcg_by_hand() -> None:
+    assert by_scores([3, 2, 1], [1, 0, 0]) == 1.0
+    assert by_scores([1, 2, 3], [1, 0, 0]) == pytest.approx(1 / math.log2(4))
+    assert by_scores([1, 2], [0, 0]) == 0.0
+    assert by_scores(list(range(20, 0, -1)), [0] * 10 + [1] * 10) == 0.0
+
+
+@given(
+    st.lists(st.tuples(st.floats(-9, 9), st.integers(0, 3)), min_size=1, max_size=30),
+)
+def test_no_order_beats_the_judged_one(items: list[tuple[float, int]]) -> None:
+    gains = [float(gain) for _, gain in items]
+    found = by_scores([score for score, _ in items], gains)
+    assert 0.0 <= found <= 1.0 + 1e-12
+    if any(gains):
+        assert by_scores(gains, gains) == pytest.approx(1.0)

@@ -21,7 +21,7 @@ from ondol.models.fidelity import compare_embeddings, compare_scores
 from ondol.models.library import ModelFiles
 from ondol.models.profile import Chosen
 from ondol.services.evaluation.fidelity import figures
-from ondol.services.evaluation.metrics import percentile
+from ondol.services.evaluation.statistics import percentile
 from ondol.services.evaluation.texts import JudgedList
 from ondol.services.probe.child import Probe
 from ondol.services.probe.subject import Subject, is_made, pair_items

@@ -17,7 +17,7 @@ from ondol.services.bench.load.measuring import shots_now, yardstick_of
 from ondol.services.bench.load.plan import Manner, Shot, Target, ask
 from ondol.services.bench.load.prompts import Messages, PromptMaker
 from ondol.services.bench.load.traces import Row
-from ondol.services.evaluation.metrics import percentile
+from ondol.services.evaluation.statistics import percentile
 
 GO_ON: Messages = [
     {"role": "assistant", "content": "1 2 3 4 5 6 7 8"},

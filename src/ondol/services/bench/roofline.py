@@ -16,7 +16,7 @@ from ondol.kernels.gemm_peaks import Gemm, measure_gemms, peaks
 from ondol.models.library import ModelFiles
 from ondol.models.weights import read_weights
 from ondol.services.bench.encoders import MAX_BATCH, Note
-from ondol.services.evaluation.metrics import percentile
+from ondol.services.evaluation.statistics import percentile
 from ondol.services.probe.child import Probe
 from ondol.services.probe.subject import Subject
 

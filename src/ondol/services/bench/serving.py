@@ -25,7 +25,7 @@ from ondol.services.bench.load.measuring import (
 from ondol.services.bench.load.plan import Manner, Run, Shot, Target, ask, leaving
 from ondol.services.bench.load.prompts import PromptMaker, Yardstick
 from ondol.services.bench.load.traces import Row, scaled, strata
-from ondol.services.evaluation.metrics import percentile
+from ondol.services.evaluation.statistics import percentile
 
 FILLERS = 2
 """Requests per slot beyond those counted: they keep the slots busy while the last ones end."""

@@ -13,10 +13,10 @@ from typing import Any
 
 from ondol.core.errors import NotFound
 from ondol.services.ask import Answer, AskService
-from ondol.services.evaluation.bootstrap import interval
 from ondol.services.evaluation.datasets import Question
-from ondol.services.evaluation.metrics import contains, exact_match, percentile, token_f1
 from ondol.services.evaluation.provisions import Provisions, judge
+from ondol.services.evaluation.statistics import interval, percentile
+from ondol.services.evaluation.wording import contains, exact_match, token_f1
 from ondol.store.documents import DocumentStore
 
 

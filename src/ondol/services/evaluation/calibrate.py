@@ -14,7 +14,6 @@ from typing import Any
 
 from ondol.core.setting_sections import RetrievalSettings
 from ondol.services.calibration import FusionWeight
-from ondol.services.evaluation.bootstrap import Difference, difference
 from ondol.services.evaluation.datasets import Query
 from ondol.services.evaluation.fusion_fit import (
     WEIGHTS,
@@ -24,7 +23,7 @@ from ondol.services.evaluation.fusion_fit import (
     weight_by_query,
 )
 from ondol.services.evaluation.halves import halves
-from ondol.services.evaluation.metrics import ndcg
+from ondol.services.evaluation.statistics import Difference, difference, ndcg
 from ondol.services.lookups import Ranking, brought_forward
 from ondol.services.query_features import QueryWeight, features_of
 from ondol.services.retrieval import Candidates, RetrievalService

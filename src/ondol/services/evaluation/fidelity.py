@@ -24,12 +24,12 @@ from ondol.models.fidelity import (
     compare_embeddings,
     compare_scores,
     mean_error,
-    ndcg,
     pair_similarities,
     spearman,
     spearman_drop_error,
 )
 from ondol.services.evaluation.material import Material, Retrieval
+from ondol.services.evaluation.statistics import ndcg
 from ondol.services.probe.child import Probe
 from ondol.services.probe.subject import Subject, pair_items
 
@@ -211,7 +211,8 @@ def _reranker(material: Material, reference: FloatMatrix, rows: FloatMatrix) -> 
     if not judged:
         return found
     scores = [
-        [ndcg(side[at], material.lists[at].gains) for at in judged] for side in (before, after)
+        [ndcg(_order(side[at]), dict(enumerate(material.lists[at].gains))) for at in judged]
+        for side in (before, after)
     ]
     return replace(found, **_ndcg_figures(*scores))
 
@@ -220,13 +221,16 @@ def _retrieved(retrieval: Retrieval, rows: FloatMatrix) -> list[float]:
     """Return nDCG@10 query by query, ranking all documents by cosine."""
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     queries, documents = unit[: len(retrieval.queries)], unit[len(retrieval.queries) :]
-    found = []
-    for query, judged in zip(queries, retrieval.gains, strict=True):
-        gains = np.zeros(len(documents))
-        for at, gain in judged.items():
-            gains[at] = gain
-        found.append(ndcg(documents @ query, gains))
-    return found
+    return [
+        ndcg(_order(documents @ query), judged)
+        for query, judged in zip(queries, retrieval.gains, strict=True)
+    ]
+
+
+def _order(scores: FloatMatrix) -> list[int]:
+    """Return the places of the scores, the highest first; ties in order."""
+    order: list[int] = np.argsort(-scores.astype(np.float64), kind="stable").tolist()
+    return order
 
 
 def _ndcg_figures(reference: Sequence[float], measured: Sequence[float]) -> dict[str, Any]:

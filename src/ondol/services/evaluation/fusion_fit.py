@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ondol.core.extras import needs_extra
 from ondol.services.query_features import QueryWeight
 
 WEIGHTS: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(21))
@@ -24,7 +25,6 @@ FEWEST_TO_FIT = 50
 _WINDOW = 2
 _RIDGE = 3.0
 _SWINGS = (0.1, 0.2, 0.3, 0.4)
-_STEPS = 30
 
 Floats = NDArray[np.float64]
 
@@ -55,9 +55,12 @@ def fixed_weight(samples: Sequence[Sample], *, default: float) -> float:
 
 
 def weight_by_query(samples: Sequence[Sample], *, middle: float) -> QueryWeight | None:
-    """Return a weight that follows the query, or ``None`` where too few questions tell the legs apart."""
+    """Return a weight that follows the query; ``None`` where the legs give nothing to learn it from.
+
+    That is where too few questions tell them apart, or one leg is the better on all of them.
+    """
     telling = [one for one in samples if one.dense != one.lexical]
-    if len(telling) < FEWEST_TO_FIT:
+    if len(telling) < FEWEST_TO_FIT or len({one.dense > one.lexical for one in telling}) == 1:
         return None
     features = np.array([one.features for one in telling], dtype=np.float64)
     centres, scales = features.mean(axis=0), features.std(axis=0)
@@ -89,18 +92,9 @@ def mean_by_query(samples: Sequence[Sample], weight: QueryWeight) -> float:
 
 
 def _logistic(features: Floats, labels: NDArray[np.bool_], weights: Floats) -> Floats:
-    """Return bias and coefficients, by Newton's method; the bias is not shrunk."""
-    x = np.hstack([np.ones((len(features), 1)), features])
-    share = weights * (len(weights) / weights.sum())
-    penalty = np.eye(x.shape[1]) * _RIDGE
-    penalty[0, 0] = 1e-6
-    beta = np.zeros(x.shape[1])
-    for _ in range(_STEPS):
-        p = 1 / (1 + np.exp(-np.clip(x @ beta, -30, 30)))
-        gradient = x.T @ (share * (labels - p)) - penalty @ beta
-        hessian = (x * (share * np.maximum(p * (1 - p), 1e-6))[:, None]).T @ x + penalty
-        step = np.linalg.solve(hessian, gradient)
-        beta = beta + step
-        if float(np.abs(step).max()) < 1e-8:
-            break
-    return beta
+    """Return bias and coefficients of a ridge logistic regression; the bias is not shrunk."""
+    with needs_extra("lab"):
+        from sklearn.linear_model import LogisticRegression
+    model = LogisticRegression(C=1 / _RIDGE, tol=1e-8, max_iter=1000)
+    model.fit(features, labels, sample_weight=weights * (len(weights) / weights.sum()))
+    return np.concatenate([model.intercept_, model.coef_[0]])

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ondol.core.setting_sections import RetrievalSettings
-from ondol.services.evaluation.bootstrap import Difference
 from ondol.services.evaluation.cuts import Cut
 from ondol.services.evaluation.reading_depth import DepthChoice, HitLog
 from ondol.services.evaluation.retrieval import RetrievalScores
+from ondol.services.evaluation.statistics import Difference
 
 KEYS = ("mode", "fusion", "dense_weight", "calibration", "candidates", "top_k", "rerank")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ondol.core.types import Hit
 from ondol.services.evaluation.datasets import Query
-from ondol.services.evaluation.metrics import recall
+from ondol.services.evaluation.statistics import recall
 from ondol.text.selection import estimate_tokens
 
 TRIED = (3, 5, 10, 15, 20)

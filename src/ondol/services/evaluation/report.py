@@ -10,9 +10,9 @@ from html import escape
 from typing import Any
 
 from ondol.core.types import SearchMode
-from ondol.services.evaluation.bootstrap import Difference, Interval
 from ondol.services.evaluation.retrieval import RetrievalEvaluation, RetrievalScores
 from ondol.services.evaluation.scores import FIGURES, QueryScore
+from ondol.services.evaluation.statistics import Difference, Interval
 
 NAMES = {
     "ndcg_at_10": "nDCG@10",

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ondol.core.types import Hit, SearchMode
-from ondol.services.evaluation.bootstrap import Difference, Interval
 from ondol.services.evaluation.datasets import Query, RetrievalDataset
 from ondol.services.evaluation.scores import (
     FIGURES,
@@ -22,6 +21,7 @@ from ondol.services.evaluation.scores import (
     mean,
     score,
 )
+from ondol.services.evaluation.statistics import Difference, Interval
 from ondol.services.ingest import IngestService
 from ondol.services.ingest_report import Progress
 from ondol.services.retrieval import RetrievalService

@@ -9,10 +9,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ondol.services.evaluation.bootstrap import Difference, Interval, difference, interval
 from ondol.services.evaluation.datasets import Query
-from ondol.services.evaluation.metrics import ndcg, recall, reciprocal_rank
 from ondol.services.evaluation.query_types import QUERY_TYPES, QueryType, query_type
+from ondol.services.evaluation.statistics import (
+    Difference,
+    Interval,
+    difference,
+    interval,
+    ndcg,
+    recall,
+    reciprocal_rank,
+)
 
 FIGURES = ("ndcg_at_10", "recall_at_1", "recall_at_5", "recall_at_10", "mrr_at_10")
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from ondol.core.errors import GateFailed
 from ondol.core.types import SearchMode
-from ondol.services.evaluation.bootstrap import Difference, difference
 from ondol.services.evaluation.datasets import Query
 from ondol.services.evaluation.retrieval import RetrievalScores, ask_all
 from ondol.services.evaluation.scores import values
+from ondol.services.evaluation.statistics import Difference, difference
 from ondol.services.retrieval import RetrievalService
 
 FIGURE = "ndcg_at_10"

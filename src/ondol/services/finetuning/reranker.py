@@ -14,10 +14,10 @@ from ondol.models.finetuning.embedder import Told as TrainingTold
 from ondol.models.finetuning.reranker import train_reranker
 from ondol.services.components import Parts
 from ondol.services.container import Container
-from ondol.services.evaluation.bootstrap import difference
 from ondol.services.evaluation.datasets import Query
 from ondol.services.evaluation.retrieval import CHUNKS
 from ondol.services.evaluation.scores import FIGURES, QueryScore, mean, score, values
+from ondol.services.evaluation.statistics import difference
 from ondol.services.finetuning.exam import FIGURE, ModeVerdict, Told, Verdict
 from ondol.services.finetuning.material import Material
 from ondol.services.finetuning.service import Finetuning, Prepared

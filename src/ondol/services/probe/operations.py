@@ -19,7 +19,7 @@ import numpy as np
 from ondol.backends.base import Encoder, EncoderSpec
 from ondol.core.errors import InvalidInput
 from ondol.core.types import Encoded, Pair
-from ondol.models.fidelity import cosines
+from ondol.models.agreement import cosines
 from ondol.services.probe.feeding import (
     SLICE,
     Counts,

@@ -1,7 +1,7 @@
 """Trains the light classifier: its two heads, whether they lean on an earlier one, their temperatures.
 
 What is drawn at random is drawn by a hash of the group (a restaurant, a film), so that texts of one
-group never stand on both sides and a second training gives the same weights. numpy only.
+group never stand on both sides and a second training gives the same weights.
 """
 
 from __future__ import annotations

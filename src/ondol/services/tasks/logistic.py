@@ -1,6 +1,7 @@
 """Regularised multinomial logistic regression over dense columns and hashed character n-grams.
 
-Convex, so that equal examples give equal weights on every machine; numpy only. The n-grams are weighed
+Convex, and minimised by L-BFGS from a fixed start, so that equal examples give equal weights. Needs
+scipy (extra ``lab``); what is trained runs on numpy alone. The n-grams are weighed
 by how much they tell the labels apart before any weight is learned (Wang and Manning 2012).
 """
 
@@ -11,10 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ondol.core.extras import needs_extra
 from ondol.core.types import FloatMatrix
 from ondol.services.tasks.classifier import Floats, Head, softmax
-from ondol.services.tasks.lbfgs import minimised
 from ondol.text.char_ngrams import Grams
+
+_ENOUGH = 1e-5
+"""Relative fall of the loss below which another step tells nothing about unseen texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +101,16 @@ def trained(
         gradient = np.concatenate([part.reshape(-1) for part in slope]) + penalty * place
         return loss + 0.5 * float(penalty @ (place * place)), gradient
 
-    best = minimised(objective, np.zeros(width * wide + slots * wide + wide), rounds=options.rounds)
-    dense, gram, bias = _split(best, width, slots, wide)
+    with needs_extra("lab"):
+        from scipy.optimize import minimize
+    best = minimize(
+        objective,
+        np.zeros((width + slots + 1) * wide),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": options.rounds, "ftol": _ENOUGH},
+    )
+    dense, gram, bias = _split(best.x, width, slots, wide)
     return Head(
         dense=dense.astype(np.float32),
         grams=(gram * strength[:, None] * options.gram_gain).astype(np.float32),

@@ -12,7 +12,7 @@ from ondol.models.fidelity import Fidelity
 from ondol.models.tuning.candidates import DEFAULT_BUDGET, Candidate
 from ondol.models.tuning.measured import Figures, Measured
 from ondol.services.evaluation.fidelity import figures
-from ondol.services.evaluation.metrics import percentile
+from ondol.services.evaluation.statistics import percentile
 from ondol.services.probe.child import Probe
 from ondol.services.probe.energy import EnergyMeter
 

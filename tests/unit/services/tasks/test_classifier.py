@@ -12,7 +12,6 @@ from ondol.core.errors import InvalidInput, NotFound
 from ondol.services.tasks.classifier import Classifier, Head, load_classifier, logits
 from ondol.services.tasks.classifier_fit import Examples, fit, fold_of
 from ondol.services.tasks.classifier_start import start_of, usable
-from ondol.services.tasks.lbfgs import minimised
 from ondol.services.tasks.logistic import FitOptions
 from ondol.services.tasks.training import scores_of
 from ondol.text.char_ngrams import hashed_grams
@@ -181,17 +180,6 @@ def test_too_few_examples_and_unknown_labels_are_told() -> None:
 def test_groups_keep_their_fold() -> None:
     assert [fold_of(name) for name in ("a", "b", "a")] == [fold_of("a"), fold_of("b"), fold_of("a")]
     assert {fold_of(str(i)) for i in range(100)} == {0, 1, 2, 3, 4}
-
-
-def test_the_minimum_of_a_parabola_is_found() -> None:
-    target = np.array([3.0, -2.0, 0.5])
-    scales = np.array([1.0, 20.0, 400.0])
-
-    def bowl(place: np.ndarray) -> tuple[float, np.ndarray]:
-        away = place - target
-        return float((scales * away * away).sum()), 2 * scales * away
-
-    assert np.allclose(minimised(bowl, np.zeros(3), tolerance=1e-14), target, atol=1e-4)
 
 
 def test_ngrams_do_not_depend_on_the_batch() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ondol.services.bench.load.exchange import Outcome
 from ondol.services.bench.load.traces import Row
-from ondol.services.evaluation.metrics import percentile
+from ondol.services.evaluation.statistics import percentile
 
 RESAMPLES = 1000
 LEVEL = 0.95

@@ -14,7 +14,7 @@ from ondol.core.errors import BackendError
 from ondol.services.bench.load.plan import Manner, Run, Shot, Target, ask
 from ondol.services.bench.load.prompts import Count, Messages, PromptMaker, Yardstick
 from ondol.services.bench.load.traces import Row
-from ondol.services.evaluation.metrics import percentile
+from ondol.services.evaluation.statistics import percentile
 
 LADDER = (64, 128, 256, 512, 1024, 2048)
 _TURNS = 3

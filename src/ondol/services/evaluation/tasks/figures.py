@@ -11,15 +11,19 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from ondol.services.evaluation.label_scores import knowable, label_scores
-from ondol.services.evaluation.metrics import percentile
-from ondol.services.evaluation.overlap import bleu, rouge_l
-from ondol.services.evaluation.set_scores import set_scores, told_scores
+from ondol.services.evaluation.statistics import (
+    knowable,
+    label_scores,
+    percentile,
+    set_scores,
+    told_scores,
+)
 from ondol.services.evaluation.tasks.claims import claim_keys, judged_claims, rows_of, said_in
 from ondol.services.evaluation.tasks.items import ExpectedAspect
 from ondol.services.evaluation.tasks.law import law_figures
 from ondol.services.evaluation.tasks.runs import Done, Figures, TaskRun
 from ondol.services.evaluation.tasks.sources import Sources
+from ondol.services.evaluation.wording import bleu, rouge_l
 from ondol.services.tasks.declaration import Task
 from ondol.services.tasks.json_schema import fits
 from ondol.store.documents import DocumentStore

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from ondol.services.evaluation.set_scores import set_scores, told_scores
+from ondol.services.evaluation.statistics import set_scores, told_scores
 from ondol.services.evaluation.tasks.provisions import cited_provisions
 from ondol.services.evaluation.tasks.runs import Done, Figures
 from ondol.services.evaluation.tasks.sources import Sources

@@ -1,20 +1,33 @@
-"""How much a text shares with references: BLEU over a corpus, ROUGE-L over one pair.
+"""How a text stands to references: right or not, and how much of their wording it shares.
 
-Units are words for English and the single syllables for Korean, white space aside, as ``token_f1``
-counts them: Korean words carry their particles, so whole words would hardly ever agree. Pure.
+Exact match and token F1 after SQuAD (Rajpurkar et al. 2016), for Korean by characters as KorQuAD 1.0
+does; BLEU over a corpus and ROUGE-L over one pair. Units are words for English and the single
+syllables for Korean, white space aside: Korean words carry their particles, so whole words would
+hardly ever agree. Pure.
 """
 
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from ondol.services.evaluation.metrics import normalise_answer
 from ondol.text.language import has_hangul
 
 ORDERS = 4
+"""The longest n-grams that BLEU counts."""
 MOST_UNITS = 20_000
+_PUNCTUATION = re.compile(r"[^\w%.]|(?<!\d)\.|\.(?!\d)|_")
+_ARTICLES = frozenset({"a", "an", "the"})
+
+
+def normalise_answer(text: str) -> str:
+    """Fold case, width, punctuation, thousands separators and white space."""
+    folded = unicodedata.normalize("NFKC", text).lower()
+    folded = re.sub(r"(?<=\d),(?=\d{3})", "", folded)
+    return " ".join(_PUNCTUATION.sub(" ", folded).split())
 
 
 def units(text: str) -> list[str]:
@@ -23,6 +36,22 @@ def units(text: str) -> list[str]:
     if has_hangul(text):
         words = [char for word in words for char in word]
     return words[:MOST_UNITS]
+
+
+def exact_match(answer: str, golds: Sequence[str]) -> bool:
+    """Whether the whole answer equals one of ``golds`` after folding."""
+    return normalise_answer(answer) in {normalise_answer(gold) for gold in golds}
+
+
+def contains(answer: str, golds: Sequence[str]) -> bool:
+    """Whether one of ``golds`` stands in the answer after folding, white space aside."""
+    squeezed = normalise_answer(answer).replace(" ", "")
+    return any(_stands_in(normalise_answer(gold).replace(" ", ""), squeezed) for gold in golds)
+
+
+def token_f1(answer: str, golds: Sequence[str]) -> float:
+    """Return the best F1 over ``golds``: by words, or by characters where Hangul occurs."""
+    return max((_f1(_content_units(answer), _content_units(gold)) for gold in golds), default=0.0)
 
 
 def bleu(pairs: Iterable[tuple[str, Sequence[str]]]) -> float:
@@ -89,3 +118,24 @@ def longest_common(left: Sequence[str], right: Sequence[str]) -> int:
 
 def _grams(said: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
     return Counter(tuple(said[at : at + n]) for at in range(len(said) - n + 1))
+
+
+def _stands_in(gold: str, answer: str) -> bool:
+    """A gold that begins or ends with a digit must not be part of a longer number."""
+    if not gold:
+        return False
+    before = r"(?<![\d.])" if gold[0].isdigit() else ""
+    after = r"(?!\d)" if gold[-1].isdigit() else ""
+    return re.search(before + re.escape(gold) + after, answer) is not None
+
+
+def _content_units(text: str) -> list[str]:
+    """Return the units that an answer is held to: without English articles."""
+    return [unit for unit in units(text) if unit not in _ARTICLES]
+
+
+def _f1(answer: Sequence[str], gold: Sequence[str]) -> float:
+    shared = sum((Counter(answer) & Counter(gold)).values())
+    if not shared:
+        return 0.0
+    return 2 * shared / (len(answer) + len(gold))
