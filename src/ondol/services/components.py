@@ -19,13 +19,12 @@ from ondol.core.memory import LoadGauge
 from ondol.core.observe import ModelStateChanged, Observer, Observers
 from ondol.core.settings import Settings
 from ondol.core.timers import LoopTimers
+from ondol.runtime.embedding_cache.embedding_cache import CachedLane, CacheTiers
+from ondol.runtime.encoder_lane import EncoderLane
 from ondol.services.backend_factory import BackendFactory
-from ondol.services.cache_tiers import CacheTiers
 from ondol.services.embedding import EmbeddingService
-from ondol.services.embedding_cache import CachedLane
 from ondol.services.encoder_assembly import assemble
 from ondol.services.encoder_group import EncoderGroup, Surroundings
-from ondol.services.encoder_lane import EncoderLane
 from ondol.services.generator_slot import GeneratorSlot
 from ondol.services.loading import Load, Loading
 from ondol.services.readiness import UNLOADED, Component, ComponentState, Readiness, state_of

@@ -16,6 +16,7 @@ from ondol.core.observe import Observer
 from ondol.core.settings import Settings
 from ondol.engine.permit import LanePermit
 from ondol.models.library import ModelLibrary
+from ondol.runtime.embedding_cache.cache_memory import CacheStats
 from ondol.services.ask import AskService
 from ondol.services.backend_factory import BackendFactory
 from ondol.services.chat import ChatService
@@ -38,7 +39,6 @@ from ondol.services.tasks.service import TaskService
 from ondol.services.tasks.shelf import PackShelf
 from ondol.services.tasks.workbench import Workbench
 from ondol.store.documents import DocumentStore
-from ondol.store.embedding_cache import CacheStats
 from ondol.telemetry.recorder import RecorderStats
 from ondol.text.korean import KeywordAnalyzer
 from ondol.text.readers.isolated import IsolatedReader

@@ -22,8 +22,8 @@ from ondol.core.observe import CandidateCompared, Observer, Timing
 from ondol.core.types import Encoded, FloatMatrix, Pair
 from ondol.engine.batcher import BatchResult
 from ondol.engine.isolation import Value
+from ondol.runtime.encoder_lane import EncoderLane
 from ondol.services.comparison import Comparison
-from ondol.services.encoder_lane import EncoderLane
 from ondol.services.model_slot import ModelSlot
 from ondol.services.slot_info import SlotState
 
