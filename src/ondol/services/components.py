@@ -29,8 +29,10 @@ from ondol.services.generator_slot import GeneratorSlot
 from ondol.services.loading import Load, Loading
 from ondol.services.readiness import UNLOADED, Component, ComponentState, Readiness, state_of
 from ondol.services.reranking import RerankingService
+from ondol.services.store_assembly import open_documents
 from ondol.services.vector_choice import vector_search
 from ondol.store.documents import DocumentStore
+from ondol.store.metric_rows import MetricStore
 from ondol.telemetry.recorder import Recorder, Retention
 from ondol.text.korean import KeywordAnalyzer
 
@@ -203,7 +205,7 @@ class Components:
     async def _load_store(self) -> str:
         try:
             self.store = await asyncio.to_thread(
-                DocumentStore,
+                open_documents,
                 self._settings.home,
                 clock=self.clock,
                 vector_search=vector_search(self._settings),
@@ -261,13 +263,16 @@ class Components:
         self.generator = slot
         return model
 
+    @property
+    def metrics(self) -> MetricStore:
+        """The rows of finished requests, in the store's file."""
+        return MetricStore(self.need(self.store, "store").database)
+
     def _recording(self, settings: Settings) -> Recorder:
         kept = settings.telemetry
         return Recorder(
-            lambda rows: self.need(self.store, "store").metrics.insert(rows),
-            trim=lambda *, before, keep: self.need(self.store, "store").metrics.trim(
-                before=before, keep=keep
-            ),
+            lambda rows: self.metrics.insert(rows),
+            trim=lambda *, before, keep: self.metrics.trim(before=before, keep=keep),
             retention=Retention(kept.retention_days, kept.retention_rows),
             clock=self.clock,
         )

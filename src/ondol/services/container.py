@@ -39,6 +39,8 @@ from ondol.services.tasks.service import TaskService
 from ondol.services.tasks.shelf import PackShelf
 from ondol.services.tasks.workbench import Workbench
 from ondol.store.documents import DocumentStore
+from ondol.store.job_store import JobStore
+from ondol.store.metric_rows import MetricStore
 from ondol.telemetry.recorder import RecorderStats
 from ondol.text.korean import KeywordAnalyzer
 from ondol.text.readers.isolated import IsolatedReader
@@ -213,7 +215,7 @@ class Container:
         """Jobs, of which nobody works any until a runner is started."""
         if self._jobs is None:
             self._jobs = Jobs(
-                self.store.jobs,
+                JobStore(self.store.database),
                 self._work or TaskWork(lambda: self.tasks),
                 home=self.settings.home,
                 settings=self.settings.jobs,
@@ -227,6 +229,11 @@ class Container:
     def analyzer(self) -> KeywordAnalyzer:
         """What turns texts and queries into keywords; it loads what it needs at its first text."""
         return self._analyzer
+
+    @property
+    def metrics(self) -> MetricStore:
+        """The rows of finished requests, in the store's file."""
+        return self._components.metrics
 
     @property
     def keywords(self) -> KeywordService:
