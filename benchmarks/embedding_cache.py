@@ -39,13 +39,11 @@ from ondol.core.types import Encoded, Pair
 from ondol.engine.batcher import Batcher, BatcherLimits, BatchResult
 from ondol.models.library import ModelLibrary
 from ondol.models.loading import load_encoder
-from ondol.services.cache_tiers import FILE_NAME, CacheTiers
+from ondol.runtime.embedding_cache.cache_memory import EmbeddingCache, MemoryEmbeddingCache
+from ondol.runtime.embedding_cache.cache_sqlite import SqliteEmbeddingCache
+from ondol.runtime.embedding_cache.embedding_cache import FILE_NAME, CachedLane, CacheTiers
+from ondol.runtime.encoder_lane import EncoderLane
 from ondol.services.embedding import EmbeddingService
-from ondol.services.embedding_cache import CachedLane
-from ondol.services.encoder_lane import EncoderLane
-from ondol.store.embedding_cache import EmbeddingCache
-from ondol.store.embedding_cache_memory import MemoryEmbeddingCache
-from ondol.store.embedding_cache_sqlite import SqliteEmbeddingCache
 
 BULK = 64
 MEMORY = 64 * 2**20
@@ -108,7 +106,7 @@ def places(home: Path, url: str) -> dict[str, Place]:
     """Return how each durable tier is opened."""
 
     def redis() -> EmbeddingCache:
-        from ondol.store.embedding_cache_redis import RedisEmbeddingCache
+        from ondol.runtime.embedding_cache.cache_redis import RedisEmbeddingCache
 
         return RedisEmbeddingCache(url, ttl_seconds=3600)
 

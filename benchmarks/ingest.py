@@ -22,6 +22,7 @@ from typing import Any
 from common import command, data_set, environment, report, table, working_home
 
 from ondol.core.clock import SystemClock
+from ondol.services.store_assembly import open_documents
 from ondol.store import DocumentStore
 from ondol.store.records import StoredDocument
 
@@ -58,7 +59,7 @@ def killed(home: Path, collection: str, after: float, *paths: Path) -> None:
 def state(home: Path) -> dict[str, str]:
     """Return a digest per document over its text, chunks and vectors."""
     found: dict[str, str] = {}
-    with DocumentStore(home, clock=SystemClock()) as store:
+    with open_documents(home, clock=SystemClock()) as store:
         if not store.check(deep=True).ok:
             raise SystemExit(f"{home}: {store.check(deep=True)}")
         names = {c.name: [d.document for d in listed(store, c.name)] for c in store.collections()}

@@ -28,8 +28,9 @@ from ondol.services.jobs.runner import JobRunner, Surroundings
 from ondol.services.jobs.runner_lock import RunnerLock
 from ondol.services.jobs.service import JobService
 from ondol.services.jobs.work import Worked
+from ondol.services.store_assembly import MIGRATIONS
 from ondol.store.database import Database
-from ondol.store.jobs import JobStore
+from ondol.store.job_store import JobStore
 
 CHUNK = 128
 _EPOCH = 1.7e9
@@ -173,7 +174,7 @@ async def _as_job(
     engine, clock, feed = Engine(rates, slots=slots), _LoopClock(loop), JobFeed()
     computing = loop.create_task(engine.run())
     with tempfile.TemporaryDirectory() as home:
-        database = Database(Path(home) / "ondol.db", clock=clock)
+        database = Database(Path(home) / "ondol.db", migrations=MIGRATIONS, clock=clock)
         store, work = JobStore(database), EngineWork(engine)
         service = JobService(store, work, settings=settings, clock=clock, feed=feed)
         nobody = InteractiveTraffic(inside=lambda: 0, clock=clock)

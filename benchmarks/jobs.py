@@ -38,8 +38,9 @@ from ondol.services.jobs.fake_work import FAKE_TASK, FakeWork
 from ondol.services.jobs.feed import JobFeed
 from ondol.services.jobs.intake import Given
 from ondol.services.jobs.service import JobService
+from ondol.services.store_assembly import MIGRATIONS
 from ondol.store.database import Database
-from ondol.store.jobs import JobStore
+from ondol.store.job_store import JobStore
 
 TASK = "reviews.summary"
 CHAT_SECONDS = 3.0
@@ -48,7 +49,7 @@ CHAT_SECONDS = 3.0
 async def intake(count: int) -> dict[str, Any]:
     """Hand in ``count`` items, list, look, read."""
     with tempfile.TemporaryDirectory() as folder:
-        database = Database(Path(folder) / "ondol.db", clock=SystemClock())
+        database = Database(Path(folder) / "ondol.db", migrations=MIGRATIONS, clock=SystemClock())
         store = JobStore(database)
         service = JobService(
             store, FakeWork(), settings=JobSettings(), clock=SystemClock(), feed=JobFeed()

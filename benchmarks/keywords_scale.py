@@ -29,6 +29,7 @@ from vectors import questions, windows
 
 from ondol.core.clock import SystemClock
 from ondol.core.types import Passage, ReadDocument
+from ondol.services.store_assembly import open_documents
 from ondol.store import DocumentStore, NewChunk, lexical
 from ondol.text.korean import RULE, KeywordAnalyzer
 
@@ -121,7 +122,7 @@ def adding(home: Path) -> Iterator[None]:
 def add(home: Path) -> None:
     texts = windows(2_000)
     tokens = [text.split() or ["x"] for text in texts]
-    with DocumentStore(home, clock=SystemClock()) as store:
+    with open_documents(home, clock=SystemClock()) as store:
         print("adding", flush=True)
         number = 10_000_000
         while True:
@@ -138,7 +139,7 @@ def same(one: Sequence[tuple[int, float]], other: Sequence[tuple[int, float]]) -
 
 def measure(home: Path, queries: Sequence[Sequence[str]], *, slow: int) -> dict[str, Any]:
     """Return the figures of both ways over the store in ``home``; FTS5 answers ``slow`` queries."""
-    with DocumentStore(home, clock=SystemClock()) as store:
+    with open_documents(home, clock=SystemClock()) as store:
 
         def search(query: Sequence[str]) -> list[tuple[int, float]]:
             return store.search_lexical(NAME, query, limit=LIMIT)
@@ -196,7 +197,7 @@ def main() -> None:
     analyzer = KeywordAnalyzer(threads=1)
     queries = [analyzer.query_tokens(query) for query in questions(count, SEED)]
     with tempfile.TemporaryDirectory(dir=options.home) as folder:
-        with DocumentStore(Path(folder), clock=SystemClock()) as store:
+        with open_documents(Path(folder), clock=SystemClock()) as store:
             fill(store, texts, tokens)
         mean = sum(map(len, tokens)) / len(tokens)
         del texts, tokens, analyzer

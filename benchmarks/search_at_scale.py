@@ -35,7 +35,8 @@ from vectors import NAME, PER_DOCUMENT, questions, vectors, windows
 
 from ondol.core.clock import SystemClock
 from ondol.core.types import Passage, ReadDocument
-from ondol.store import DocumentStore, NewChunk
+from ondol.services.store_assembly import open_documents
+from ondol.store import NewChunk
 
 MODES = ("dense", "lexical", "hybrid")
 TOP_K = 10
@@ -47,7 +48,7 @@ def fill(home: Path, texts: Sequence[str], rows: Any, tokens: Sequence[Sequence[
     """Store all chunks as an ingest would have: text, keywords and vectors."""
     settings = ondol("doctor", "--settings", home=home)["settings"]
     embedder = next(one["value"] for one in settings if one["key"] == "models.embedder")
-    with DocumentStore(home, clock=SystemClock()) as store:
+    with open_documents(home, clock=SystemClock()) as store:
         store.create_collection(NAME, embedder=embedder, dimensions=rows.shape[1])
         for at in range(0, len(texts), PER_DOCUMENT):
             chunks, start = [], 0

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from ondol.core.clock import SystemClock
 from ondol.core.machine import describe
 from ondol.core.types import Passage, ReadDocument
+from ondol.services.store_assembly import open_documents
 from ondol.store import DocumentStore, NewChunk
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -137,7 +138,7 @@ def after_each_commit(store: DocumentStore, corpus: Corpus, *, rounds: int) -> d
 def first_search(home: Path, corpus: Corpus, *, resident_bytes: int = 2**29) -> float:
     """Return milliseconds from opening the store to its first vector search's end."""
     started = time.perf_counter()
-    with DocumentStore(home, clock=SystemClock(), resident_bytes=resident_bytes) as store:
+    with open_documents(home, clock=SystemClock(), resident_bytes=resident_bytes) as store:
         store.search_vectors(NAME, corpus.vectors[0], limit=LIMIT)
         return round((time.perf_counter() - started) * 1e3, 1)
 
@@ -145,7 +146,7 @@ def first_search(home: Path, corpus: Corpus, *, resident_bytes: int = 2**29) -> 
 def run(home: Path, corpus: Corpus) -> dict[str, object]:
     chunks, dimensions = corpus.vectors.shape
     figures: dict[str, object] = {}
-    with DocumentStore(home, clock=SystemClock()) as store:
+    with open_documents(home, clock=SystemClock()) as store:
         store.create_collection(NAME, embedder="random", dimensions=dimensions)
         spent = put(store, corpus, range(corpus.documents))
         figures["put_documents_per_second"] = round(corpus.documents / spent, 1)
@@ -167,7 +168,7 @@ def run(home: Path, corpus: Corpus) -> dict[str, object]:
     for file in (home / "vectors").iterdir():
         file.unlink()
     figures["open_and_search_without_file_ms"] = first_search(home, corpus)
-    with DocumentStore(home, clock=SystemClock(), resident_bytes=0) as store:
+    with open_documents(home, clock=SystemClock(), resident_bytes=0) as store:
         query = corpus.vectors[0]
         figures["vectors_float16"] = milliseconds(
             lambda: store.search_vectors(NAME, query, limit=LIMIT), rounds=20

@@ -28,7 +28,8 @@ from common import report, table
 
 from ondol.core.clock import SystemClock
 from ondol.core.observe import NullObserver, Observer, Observers, RequestFinished, Timing
-from ondol.store import DocumentStore
+from ondol.services.store_assembly import open_documents
+from ondol.store.metric_rows import MetricStore
 from ondol.telemetry.goodput import Goodput
 from ondol.telemetry.metrics import Metrics
 from ondol.telemetry.readings import Sources
@@ -53,9 +54,9 @@ EVENT = RequestFinished(
 def listeners(home: Path) -> Iterator[tuple[dict[str, Observer], Recorder]]:
     """Yield every listener by name, the recorder's table being a real file under ``home``."""
     clock = SystemClock()
-    store = DocumentStore(home, clock=clock)
+    store = open_documents(home, clock=clock)
     recorder = Recorder(
-        store.metrics.insert, clock=clock, trim=store.metrics.trim,
+        MetricStore(store.database).insert, clock=clock, trim=MetricStore(store.database).trim,
         retention=Retention(30, 200_000), limit_rows=1_000_000,
     )  # fmt: skip
     goodput = Goodput(clock=clock)

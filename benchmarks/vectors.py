@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from ondol.core.clock import SystemClock
 from ondol.core.types import Passage, ReadDocument
+from ondol.services.store_assembly import open_documents
 from ondol.store import DocumentStore, NewChunk
 from ondol.store.vectors_ann import ABOVE, AnnVectors
 
@@ -70,7 +71,7 @@ class Contestant:
                 return AnnVectors(database, exact, home / "vectors", above=above)
             return exact
 
-        return DocumentStore(
+        return open_documents(
             home, clock=SystemClock(), resident_bytes=self.resident_bytes, vector_search=make
         )
 
@@ -157,7 +158,7 @@ def put(store: DocumentStore, number: int, passages: Sequence[str], rows: Floats
 def fill(home: Path, passages: list[str], rows: Floats) -> float:
     """Store everything; return seconds."""
     started = time.perf_counter()
-    with DocumentStore(home, clock=SystemClock()) as store:
+    with open_documents(home, clock=SystemClock()) as store:
         store.create_collection(NAME, embedder="e5", dimensions=rows.shape[1])
         for number in range(-(-len(rows) // PER_DOCUMENT)):
             part = slice(number * PER_DOCUMENT, (number + 1) * PER_DOCUMENT)
@@ -207,7 +208,7 @@ def adding(home: Path, source: Path) -> Iterator[subprocess.Popen[str]]:
 
 def add(home: Path, source: Path) -> None:
     rows = np.load(source)
-    with DocumentStore(home, clock=SystemClock(), resident_bytes=0) as store:
+    with open_documents(home, clock=SystemClock(), resident_bytes=0) as store:
         for number in cycle(range(-(-len(rows) // PER_DOCUMENT))):
             part = rows[number * PER_DOCUMENT : (number + 1) * PER_DOCUMENT]
             put(store, 10**6 + number, [f"추가 {n}" for n in range(len(part))], part)

@@ -21,10 +21,15 @@ from tests.contract.redis_server import RedisServer
 
 from ondol.core.clock import ManualClock
 from ondol.core.errors import SettingsError
-from ondol.store.embedding_cache import CachedVector, EmbeddingCache, frozen_vector, pack
-from ondol.store.embedding_cache_memory import MemoryEmbeddingCache
-from ondol.store.embedding_cache_redis import PAUSE_SECONDS, PREFIX, RedisEmbeddingCache
-from ondol.store.embedding_cache_sqlite import SqliteEmbeddingCache
+from ondol.runtime.embedding_cache.cache_memory import (
+    CachedVector,
+    EmbeddingCache,
+    MemoryEmbeddingCache,
+    frozen_vector,
+    pack,
+)
+from ondol.runtime.embedding_cache.cache_redis import PAUSE_SECONDS, PREFIX, RedisEmbeddingCache
+from ondol.runtime.embedding_cache.cache_sqlite import SqliteEmbeddingCache
 
 Open = Callable[[], EmbeddingCache]
 MIB = 2**20

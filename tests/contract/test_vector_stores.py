@@ -16,6 +16,7 @@ from tests.contract.vector_subjects import ABOVE, DIMENSIONS, NAME, Clouds, Copi
 
 from ondol.core.clock import ManualClock
 from ondol.core.errors import InvalidInput, NotFound
+from ondol.services.store_assembly import open_documents
 from ondol.store import DocumentStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +55,7 @@ def store(subject: Subject) -> Iterator[DocumentStore]:
 
 def truth(subject: Subject, queries: np.ndarray, *, limit: int = 10, **options: Any) -> list[Hits]:
     """What the exact scan answers from the same database."""
-    with DocumentStore(subject.home, clock=ManualClock(1_700_000_000.0)) as exact:
+    with open_documents(subject.home, clock=ManualClock(1_700_000_000.0)) as exact:
         return [exact.search_vectors(NAME, q, limit=limit, **options) for q in queries]
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.contract.vector_subjects import ABOVE, NAME, Clouds, Copies, Subject
 
 from ondol.core.clock import ManualClock
+from ondol.services.store_assembly import open_documents
 from ondol.store import DocumentStore
 
 pytest.importorskip("usearch")
@@ -48,7 +49,7 @@ def store(filled: Subject) -> Iterator[DocumentStore]:
 
 def recall(subject: Subject, store: DocumentStore, clouds: Clouds) -> float:
     queries = clouds.queries(40)
-    with DocumentStore(subject.home, clock=ManualClock(1_700_000_000.0)) as exact:
+    with open_documents(subject.home, clock=ManualClock(1_700_000_000.0)) as exact:
         wanted = [{c for c, _ in exact.search_vectors(NAME, q, limit=10)} for q in queries]
     found = [{c for c, _ in store.search_vectors(NAME, q, limit=10)} for q in queries]
     return sum(len(f & w) for f, w in zip(found, wanted, strict=True)) / sum(map(len, wanted))

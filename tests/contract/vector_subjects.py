@@ -15,6 +15,7 @@ from tests.unit.store.builders import document
 
 from ondol.core.clock import ManualClock
 from ondol.core.types import FloatMatrix, Passage
+from ondol.services.store_assembly import open_documents
 from ondol.store import DocumentStore, NewChunk
 from ondol.store.database import Database
 from ondol.store.vector_search import VectorSearch
@@ -36,7 +37,7 @@ class Subject:
     url: str = ""
 
     def open(self) -> DocumentStore:
-        return DocumentStore(
+        return open_documents(
             self.home,
             clock=ManualClock(1_700_000_000.0),
             vector_search=make_search(self.kind, self.home, self.url),

@@ -74,7 +74,7 @@ def summary(invocation: Invocation, *, since: float, by: Group | None) -> None:
         async with invocation.container() as container:
             now = invocation.clock.wall()
             return await asyncio.to_thread(
-                summarise, container.store.metrics, since=now - since, until=now, by=by or "all"
+                summarise, container.metrics, since=now - since, until=now, by=by or "all"
             )
 
     found = invocation.run(work())

@@ -20,13 +20,12 @@ from ondol.core.observe import ModelStateChanged, Observer, Observers
 from ondol.core.settings import Settings
 from ondol.core.timers import LoopTimers
 from ondol.core.types import Message
+from ondol.runtime.embedding_cache.embedding_cache import CachedLane, CacheTiers
+from ondol.runtime.encoder_lane import EncoderLane
 from ondol.services.backend_factory import BackendFactory
-from ondol.services.cache_tiers import CacheTiers
 from ondol.services.embedding import EmbeddingService
-from ondol.services.embedding_cache import CachedLane
 from ondol.services.encoder_assembly import assemble
 from ondol.services.encoder_group import EncoderGroup, Surroundings
-from ondol.services.encoder_lane import EncoderLane
 from ondol.services.generator_slot import GeneratorSlot
 from ondol.services.readiness import (
     Component,
@@ -38,8 +37,10 @@ from ondol.services.readiness import (
     state_of_generator,
 )
 from ondol.services.reranking import RerankingService
+from ondol.services.store_assembly import open_documents
 from ondol.services.vector_choice import vector_search
 from ondol.store.documents import DocumentStore
+from ondol.store.metric_rows import MetricStore
 from ondol.telemetry.recorder import Recorder, Retention
 from ondol.text.korean import KeywordAnalyzer
 
@@ -210,7 +211,7 @@ class Components:
     async def _load_store(self) -> str:
         try:
             self.store = await asyncio.to_thread(
-                DocumentStore,
+                open_documents,
                 self._settings.home,
                 clock=self.clock,
                 vector_search=vector_search(self._settings),
@@ -277,13 +278,16 @@ class Components:
         self.generator = slot
         return slot.model
 
+    @property
+    def metrics(self) -> MetricStore:
+        """The rows of finished requests, in the store's file."""
+        return MetricStore(self.need(self.store, "store").database)
+
     def _recording(self, settings: Settings) -> Recorder:
         kept = settings.telemetry
         return Recorder(
-            lambda rows: self.need(self.store, "store").metrics.insert(rows),
-            trim=lambda *, before, keep: self.need(self.store, "store").metrics.trim(
-                before=before, keep=keep
-            ),
+            lambda rows: self.metrics.insert(rows),
+            trim=lambda *, before, keep: self.metrics.trim(before=before, keep=keep),
             retention=Retention(kept.retention_days, kept.retention_rows),
             clock=self.clock,
         )

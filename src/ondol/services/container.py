@@ -17,6 +17,7 @@ from ondol.core.observe import Observer
 from ondol.core.settings import Settings
 from ondol.engine.permit import LanePermit
 from ondol.models.library import ModelLibrary
+from ondol.runtime.embedding_cache.cache_memory import CacheStats
 from ondol.services.ask import AskService
 from ondol.services.backend_factory import BackendFactory
 from ondol.services.chat import ChatService
@@ -40,7 +41,8 @@ from ondol.services.tasks.service import TaskService
 from ondol.services.tasks.shelf import PackShelf
 from ondol.services.tasks.workbench import Workbench
 from ondol.store.documents import DocumentStore
-from ondol.store.embedding_cache import CacheStats
+from ondol.store.job_store import JobStore
+from ondol.store.metric_rows import MetricStore
 from ondol.telemetry.recorder import RecorderStats
 from ondol.text.korean import KeywordAnalyzer
 from ondol.text.prompts import standing_prefixes
@@ -219,7 +221,7 @@ class Container:
         """Jobs, of which nobody works any until a runner is started."""
         if self._jobs is None:
             self._jobs = Jobs(
-                self.store.jobs,
+                JobStore(self.store.database),
                 self._work or TaskWork(lambda: self.tasks),
                 home=self.settings.home,
                 settings=self.settings.jobs,
@@ -233,6 +235,11 @@ class Container:
     def analyzer(self) -> KeywordAnalyzer:
         """What turns texts and queries into keywords; it loads what it needs at its first text."""
         return self._analyzer
+
+    @property
+    def metrics(self) -> MetricStore:
+        """The rows of finished requests, in the store's file."""
+        return self._components.metrics
 
     @property
     def keywords(self) -> KeywordService:

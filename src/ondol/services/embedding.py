@@ -16,7 +16,7 @@ from ondol.core.lanes import LanesSettings
 from ondol.core.observe import NullObserver, Observer, Timing
 from ondol.core.types import Encoded, FloatMatrix, TextRole
 from ondol.engine.batcher import BatchResult
-from ondol.services.encoder_lane import EncoderLane
+from ondol.runtime.encoder_lane import EncoderLane
 from ondol.services.outcomes import finished
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from ondol.core.settings import Settings
 from ondol.engine.adaptive_budget import MemoryLimits
 from ondol.engine.batcher import BatcherLimits
+from ondol.runtime.encoder_lane import EncoderLane
 from ondol.services.backend_factory import BackendFactory, Component
 from ondol.services.encoder_group import EncoderGroup, Surroundings
-from ondol.services.encoder_lane import EncoderLane
 
 
 def assemble(

@@ -24,9 +24,9 @@ from ondol.core.timers import Timers
 from ondol.core.types import Encoded, Pair
 from ondol.engine.batcher import BatcherLimits, BatchResult
 from ondol.models.form_choice import FormChoice
+from ondol.runtime.encoder_lane import EncoderLane
 from ondol.services.backend_factory import Component
 from ondol.services.comparison import ComparisonFigures
-from ondol.services.encoder_lane import EncoderLane
 from ondol.services.encoder_plan import (
     EncoderPlan,
     EncoderSource,

@@ -13,7 +13,7 @@ from ondol.core.errors import InvalidInput, OndolError
 from ondol.core.lanes import LanesSettings
 from ondol.core.observe import NullObserver, Observer, Timing
 from ondol.core.types import Pair
-from ondol.services.encoder_lane import EncoderLane
+from ondol.runtime.encoder_lane import EncoderLane
 from ondol.services.outcomes import finished
 
 

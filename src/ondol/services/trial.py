@@ -22,8 +22,8 @@ from ondol.core.observe import CandidateCompared, Observer, Timing
 from ondol.core.types import Encoded, FloatMatrix, Pair
 from ondol.engine.batcher import BatchResult
 from ondol.engine.isolation import Value
+from ondol.runtime.encoder_lane import EncoderLane
 from ondol.services.comparison import Comparison
-from ondol.services.encoder_lane import EncoderLane
 from ondol.services.encoder_slot import EncoderSlot
 from ondol.services.slot import SlotState
 

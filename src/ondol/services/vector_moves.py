@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ondol.core.clock import SystemClock
 from ondol.core.settings import Settings
+from ondol.services.store_assembly import open_documents
 from ondol.services.vector_choice import vector_search
 from ondol.store.documents import DocumentStore
 from ondol.store.vector_mirror import Mirrored
@@ -28,4 +29,4 @@ def moved(settings: Settings) -> list[Mirrored]:
 
 
 def _store(settings: Settings) -> DocumentStore:
-    return DocumentStore(settings.home, clock=SystemClock(), vector_search=vector_search(settings))
+    return open_documents(settings.home, clock=SystemClock(), vector_search=vector_search(settings))

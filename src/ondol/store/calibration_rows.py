@@ -10,6 +10,11 @@ from typing import Any
 
 from ondol.store import collections, document_rows
 from ondol.store.database import Database
+from ondol.store.migrations import Migration
+
+MIGRATIONS = (
+    Migration(4, ("ALTER TABLE collections ADD COLUMN calibration TEXT NOT NULL DEFAULT '{}'",)),
+)
 
 
 class CalibrationStore:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ondol.core.clock import Clock
 from ondol.core.errors import InvalidInput, StoreError
-from ondol.store.migrations import APPLICATION_ID, LATEST, migrate
+from ondol.store.migrations import APPLICATION_ID, Migration, in_order, migrate
 
 _MAGIC = b"SQLite format 3\x00"
 _RESTORE = "move the file aside and ingest again, or put a backup in its place"
@@ -47,7 +47,7 @@ _MEANINGS: dict[int, tuple[str, str, str]] = {
 
 
 class Database:
-    """The SQLite file at ``path``, created with its folder where absent.
+    """The SQLite file at ``path``, created with its folder where absent, with the tables of ``migrations``.
 
     ``busy_seconds`` bounds every wait: for the writer lock, for another process, for a reader.
     Raises ``StoreError`` where the file is damaged, not ours, or newer than this code; such a
@@ -55,9 +55,16 @@ class Database:
     """
 
     def __init__(
-        self, path: Path, *, clock: Clock, readers: int = 8, busy_seconds: float = 30.0
+        self,
+        path: Path,
+        *,
+        clock: Clock,
+        migrations: Iterable[Migration],
+        readers: int = 8,
+        busy_seconds: float = 30.0,
     ) -> None:
         self.path = path
+        self._migrations = in_order(migrations)
         self.clock = clock
         self._busy_seconds = busy_seconds
         self._write_lock = threading.Lock()
@@ -151,7 +158,7 @@ class Database:
                 self._set_wal(connection)
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("BEGIN IMMEDIATE")
-                migrate(connection)
+                migrate(connection, self._migrations)
                 connection.execute("COMMIT")
             except BaseException:
                 connection.close()
@@ -198,9 +205,10 @@ class Database:
                 hint="set ONDOL_HOME to a folder of its own",
                 code="store_foreign",
             )
-        if version > LATEST:
+        latest = len(self._migrations)
+        if version > latest:
             raise StoreError(
-                f"{self.path} has schema version {version}; this Ondol knows up to {LATEST}",
+                f"{self.path} has schema version {version}; this Ondol knows up to {latest}",
                 hint="upgrade Ondol, or set ONDOL_HOME to another folder",
                 code="store_newer",
             )

@@ -1,6 +1,6 @@
-"""What the store says of jobs: the rows of a job, its items, leases and results, all frozen.
+"""The tables of jobs, and what their rows say: a job, its items, leases and results, all frozen.
 
-Inputs and results are JSON texts that the store does not read.
+Inputs and results are JSON texts that nothing here reads.
 """
 
 from __future__ import annotations
@@ -8,6 +8,70 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from ondol.store.migrations import Migration
+
+# Equal items of a job are worked once: the others name the first in ``same_as`` and have no result
+# of their own. A job that is ``doomed`` is gone for everybody; its rows go bit by bit.
+_TABLES = (
+    """
+    CREATE TABLE jobs(
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        task TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'cancelled', 'failed')),
+        priority INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        request_id TEXT NOT NULL,
+        total INTEGER NOT NULL CHECK (total > 0),
+        created REAL NOT NULL,
+        started REAL,
+        resumed REAL,
+        finished REAL,
+        doomed INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    "CREATE UNIQUE INDEX jobs_by_key ON jobs(tenant, key) WHERE key <> '' AND NOT doomed",
+    "CREATE INDEX jobs_open ON jobs(number) WHERE state IN ('queued', 'running')",
+    """
+    CREATE TABLE job_items(
+        job INTEGER NOT NULL REFERENCES jobs(number) ON DELETE CASCADE,
+        ordinal INTEGER NOT NULL,
+        id TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        prefix_key TEXT NOT NULL,
+        same_as INTEGER,
+        state TEXT NOT NULL CHECK (state IN ('queued', 'leased', 'done', 'failed', 'cancelled')),
+        code TEXT NOT NULL DEFAULT '',
+        attempts INTEGER NOT NULL DEFAULT 0,
+        losses INTEGER NOT NULL DEFAULT 0,
+        not_before REAL NOT NULL DEFAULT 0,
+        refused_since REAL,
+        lease_until REAL,
+        lease_token TEXT,
+        started REAL,
+        finished REAL,
+        input TEXT NOT NULL,
+        result TEXT,
+        error TEXT,
+        PRIMARY KEY (job, ordinal)
+    )
+    """,
+    "CREATE INDEX job_items_by_state ON job_items(job, state, code, same_as)",
+    """
+    CREATE INDEX job_items_next ON job_items(job, prefix_key, ordinal)
+        WHERE state = 'queued' AND same_as IS NULL
+    """,
+    "CREATE INDEX job_items_leased ON job_items(lease_until) WHERE state = 'leased'",
+    "CREATE INDEX job_items_equal ON job_items(job, same_as) WHERE same_as IS NOT NULL",
+    """
+    CREATE INDEX job_items_ended ON job_items(job, finished)
+        WHERE finished IS NOT NULL AND same_as IS NULL
+    """,
+)
+MIGRATIONS = (Migration(6, _TABLES),)
 
 JobState = Literal["queued", "running", "done", "cancelled", "failed"]
 ItemState = Literal["queued", "leased", "done", "failed", "cancelled"]
@@ -101,7 +165,7 @@ class OpenJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class ItemLease:
     """The right to work one item until ``until`` (Unix seconds), for who holds ``token``.
 
     ``attempts`` have failed before, ``losses`` were never heard of again; ``refused_since`` is when

@@ -12,7 +12,15 @@ from typing import Any
 
 from ondol.store import chunks, collections, document_rows, lexical
 from ondol.store.database import Database
+from ondol.store.migrations import Migration
 from ondol.store.records import ChunkRow
+
+# What a collection knows of words (JSON), and the word that changes when its chunks are analysed anew.
+_COLUMNS = (
+    "ALTER TABLE collections ADD COLUMN lexicon TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE collections ADD COLUMN keywords TEXT NOT NULL DEFAULT '{}'",
+)
+MIGRATIONS = (Migration(3, _COLUMNS),)
 
 
 class KeywordStore:

@@ -13,6 +13,64 @@ from typing import Any, Literal
 
 from ondol.core.request_record import RequestRecord
 from ondol.store.database import Database
+from ondol.store.migrations import Migration
+
+# One row for every request offered to a lane; ``generation_metrics`` has a second one, under the
+# same id, for those that got to the generator. Ids only grow: the lowest is the oldest.
+_TABLES = (
+    """
+    CREATE TABLE analysis_metrics(
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        time REAL NOT NULL,
+        request_id TEXT NOT NULL,
+        lane TEXT NOT NULL,
+        model TEXT NOT NULL,
+        form TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        code TEXT NOT NULL,
+        queue_ms REAL NOT NULL,
+        tokenize_ms REAL NOT NULL,
+        retrieve_ms REAL NOT NULL,
+        inference_ms REAL NOT NULL,
+        total_ms REAL NOT NULL,
+        tokens_in INTEGER NOT NULL,
+        tokens_out INTEGER NOT NULL,
+        tokens_cached INTEGER NOT NULL,
+        deadline_ms REAL,
+        deadline_met INTEGER,
+        predicted_ms REAL
+    )
+    """,
+    "CREATE INDEX analysis_metrics_by_time ON analysis_metrics(time)",
+    """
+    CREATE TABLE generation_metrics(
+        id INTEGER PRIMARY KEY REFERENCES analysis_metrics(id) ON DELETE CASCADE,
+        time REAL NOT NULL,
+        request_id TEXT NOT NULL,
+        lane TEXT NOT NULL,
+        model TEXT NOT NULL,
+        form TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        queue_ms REAL NOT NULL,
+        prefill_time_ms REAL,
+        decode_time_ms REAL,
+        ttft_ms REAL,
+        tps REAL,
+        tpot_ms REAL,
+        itl_p50_ms REAL,
+        itl_p99_ms REAL,
+        total_ms REAL NOT NULL,
+        prompt_tokens INTEGER NOT NULL,
+        completion_tokens INTEGER NOT NULL,
+        cached_tokens INTEGER NOT NULL,
+        deadline_ms REAL,
+        deadline_met INTEGER,
+        predicted_ms REAL
+    )
+    """,
+    "CREATE INDEX generation_metrics_by_time ON generation_metrics(time)",
+)
+MIGRATIONS = (Migration(2, _TABLES),)
 
 Group = Literal["all", "hour", "lane", "model"]
 

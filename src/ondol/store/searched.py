@@ -6,7 +6,7 @@ made again. Knows how chunks are found, not how documents come and go: that is `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,10 +19,9 @@ from ondol.store import check, collections, filters
 from ondol.store import chunks as _chunk_rows
 from ondol.store.calibration_rows import CalibrationStore
 from ondol.store.database import Database
-from ondol.store.jobs import JobStore
 from ondol.store.keyword_rows import KeywordStore
 from ondol.store.lexical_index import LexicalIndex, LexicalState
-from ondol.store.metric_rows import MetricStore
+from ondol.store.migrations import Migration
 from ondol.store.passages import PassageStore
 from ondol.store.records import ChunkRow, StoreReport
 from ondol.store.vector_mirror import Mirrored, mirror
@@ -33,7 +32,7 @@ from ondol.store.vectors import VectorIndex
 class SearchedStore:
     """The database under ``home``, made where absent, and the search of its chunks.
 
-    ``resident_bytes`` bounds the vectors held as float32. ``vector_search`` makes what finds the
+    ``migrations`` are those of all who keep tables in the file. ``resident_bytes`` bounds the vectors held as float32. ``vector_search`` makes what finds the
     nearest vectors; exact unless given.
     """
 
@@ -42,6 +41,7 @@ class SearchedStore:
         home: Path,
         *,
         clock: Clock,
+        migrations: Iterable[Migration],
         observer: Observer | None = None,
         resident_bytes: int = 512 * 2**20,
         busy_seconds: float = 30.0,
@@ -49,20 +49,24 @@ class SearchedStore:
     ) -> None:
         self._clock = clock
         self._observer = observer or NullObserver()
-        self._database = Database(home / "ondol.db", clock=clock, busy_seconds=busy_seconds)
+        self._database = Database(
+            home / "ondol.db", clock=clock, migrations=migrations, busy_seconds=busy_seconds
+        )
         self._vectors = VectorIndex(self._database, home / "vectors", resident_bytes=resident_bytes)
         self._vectors.sweep()
         make = vector_search or (lambda _, exact: exact)
         self._search: VectorSearch = make(self._database, self._vectors)
         self._keywords = LexicalIndex(self._database)
-        self.jobs = JobStore(self._database)
-        self.metrics = MetricStore(self._database)
-        """The rows of finished requests, in the same file."""
         self.passages = PassageStore(self._database)
         self.words = KeywordStore(self._database)
         """What collections know of words: dictionary and synonyms."""
         self.calibrations = CalibrationStore(self._database)
         """What was measured about searching collections."""
+
+    @property
+    def database(self) -> Database:
+        """The file itself, for the rooms that keep their own tables in it."""
+        return self._database
 
     def __enter__(self) -> Self:
         return self

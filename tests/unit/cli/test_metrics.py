@@ -11,7 +11,8 @@ from tests.unit.cli.conftest import Run
 from ondol.core.clock import SystemClock
 from ondol.core.observe import RequestFinished, Timing
 from ondol.core.request_record import record_of
-from ondol.store import DocumentStore
+from ondol.services.store_assembly import open_documents
+from ondol.store.metric_rows import MetricStore
 
 
 @pytest.fixture
@@ -29,9 +30,9 @@ def kept() -> None:
         RequestFinished("chat", "qwen", "refused", Timing(), code="shed", deadline_ms=2000.0)
     )
     events.append(RequestFinished("embeddings", "e5", "ok", Timing(total_ms=8.0), tokens_in=6))
-    with DocumentStore(Path(os.environ["ONDOL_HOME"]), clock=SystemClock()) as store:
-        store.metrics.insert([record_of(event, time=now) for event in events])
-        store.metrics.insert([record_of(events[0], time=now - 86_400)])
+    with open_documents(Path(os.environ["ONDOL_HOME"]), clock=SystemClock()) as store:
+        MetricStore(store.database).insert([record_of(event, time=now) for event in events])
+        MetricStore(store.database).insert([record_of(events[0], time=now - 86_400)])
 
 
 def test_the_summary_counts_refusals_as_broken_promises(kept: None, run: Run) -> None:

@@ -20,11 +20,14 @@ from ondol.core.observe import CacheTierChanged, EmbeddingsLookedUp, Event, Timi
 from ondol.core.settings import Settings
 from ondol.core.types import Encoded, FloatMatrix, Pair
 from ondol.engine.batcher import Batcher, BatcherLimits, BatchResult
-from ondol.services.cache_tiers import CacheTiers
+from ondol.runtime.embedding_cache.cache_memory import (
+    KEY_BYTES,
+    CachedVector,
+    CacheStats,
+    MemoryEmbeddingCache,
+)
+from ondol.runtime.embedding_cache.embedding_cache import CachedLane, CacheTiers, keys_of
 from ondol.services.embedding import EmbeddingService
-from ondol.services.embedding_cache import CachedLane, keys_of
-from ondol.store.embedding_cache import KEY_BYTES, CachedVector, CacheStats
-from ondol.store.embedding_cache_memory import MemoryEmbeddingCache
 from ondol.telemetry.metrics import Metrics
 
 

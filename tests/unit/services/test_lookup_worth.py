@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ondol.services.lookup_worth import PROBE_EVERY, LookupWorth
+from ondol.runtime.embedding_cache.embedding_cache import PROBE_EVERY, LookupWorth
 
 
 def after(*, hits: int, texts: int, lookup: float, compute: float) -> LookupWorth:

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from ondol.core.clock import ManualClock
 from ondol.core.types import FloatMatrix, Page, Passage, ReadDocument
+from ondol.services.store_assembly import open_documents
 from ondol.store import DocumentStore, NewChunk
 
 DIMENSIONS = 16
 
 
 def open_store(home: Path, **options: Any) -> DocumentStore:
-    return DocumentStore(home, clock=ManualClock(1_700_000_000.0), **options)
+    return open_documents(home, clock=ManualClock(1_700_000_000.0), **options)
 
 
 def filled(home: Path, **options: Any) -> DocumentStore:

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ondol.core.clock import ManualClock
+from ondol.services.store_assembly import MIGRATIONS
 from ondol.store.database import Database
-from ondol.store.job_rows import ItemError, Lease, NewItem, NewJob
-from ondol.store.jobs import JobStore
+from ondol.store.job_rows import ItemError, ItemLease, NewItem, NewJob
+from ondol.store.job_store import JobStore
 
 NOW = 1_000.0
 ROOM = 10_000
 
 
 def open_jobs_store(home: Path) -> tuple[Database, JobStore]:
-    database = Database(home / "ondol.db", clock=ManualClock(NOW))
+    database = Database(home / "ondol.db", migrations=MIGRATIONS, clock=ManualClock(NOW))
     return database, JobStore(database)
 
 
@@ -34,9 +35,9 @@ def hand_in(store: JobStore, name: str, *texts: str, **fields: str | int) -> str
     return store.create(job, items(*texts), most_queued=ROOM).id
 
 
-def take(store: JobStore, job: str, limit: int = 1, *, now: float = NOW) -> list[Lease]:
+def take(store: JobStore, job: str, limit: int = 1, *, now: float = NOW) -> list[ItemLease]:
     return store.claim(job, limit=limit, now=now, seconds=60.0)
 
 
-def ids(leases: Sequence[Lease]) -> list[str]:
+def ids(leases: Sequence[ItemLease]) -> list[str]:
     return [lease.id for lease in leases]

@@ -11,8 +11,8 @@ from tests.unit.store.builders import filled, open_store, put
 
 from ondol.core.clock import SystemClock
 from ondol.core.errors import InvalidInput, StoreError
+from ondol.services.store_assembly import MIGRATIONS
 from ondol.store.database import Database
-from ondol.store.migrations import LATEST
 
 
 def foreign(path: Path) -> None:
@@ -25,7 +25,7 @@ def foreign(path: Path) -> None:
 def newer(path: Path) -> None:
     filled(path.parent).close()
     connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version = {LATEST + 1}")
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     connection.commit()
     connection.close()
 
@@ -111,7 +111,9 @@ def test_another_process_writing_is_waited_for_then_named(tmp_path: Path) -> Non
 
 
 def test_a_second_writer_in_the_process_is_bounded(tmp_path: Path) -> None:
-    database = Database(tmp_path / "d.db", clock=SystemClock(), busy_seconds=0.05)
+    database = Database(
+        tmp_path / "d.db", migrations=MIGRATIONS, clock=SystemClock(), busy_seconds=0.05
+    )
     with database.write(), pytest.raises(StoreError) as error:
         _in_thread(lambda: database.write().__enter__())
     assert error.value.code == "store_busy"
@@ -119,7 +121,9 @@ def test_a_second_writer_in_the_process_is_bounded(tmp_path: Path) -> None:
 
 
 def test_readers_are_bounded(tmp_path: Path) -> None:
-    database = Database(tmp_path / "d.db", clock=SystemClock(), readers=1, busy_seconds=0.05)
+    database = Database(
+        tmp_path / "d.db", migrations=MIGRATIONS, clock=SystemClock(), readers=1, busy_seconds=0.05
+    )
     with database.read(), pytest.raises(StoreError) as error:
         _in_thread(lambda: database.read().__enter__())
     assert error.value.code == "store_busy"
@@ -129,7 +133,7 @@ def test_readers_are_bounded(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_nothing_and_the_next_one_works(tmp_path: Path) -> None:
-    database = Database(tmp_path / "d.db", clock=SystemClock())
+    database = Database(tmp_path / "d.db", migrations=MIGRATIONS, clock=SystemClock())
     with pytest.raises(ZeroDivisionError):
         _write_then_fail(database)
     with database.write() as connection:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.unit.store.job_builders import NOW, items, open_jobs_store
 
-from ondol.store.job_rows import ItemError, Lease, NewJob
+from ondol.store.job_rows import ItemError, ItemLease, NewJob
 
 CRASHES = 3
 TEXTS = st.lists(st.sampled_from(["a", "b", "c", "a2", "!"]), min_size=1, max_size=6)
@@ -44,7 +44,7 @@ class JobMachine(RuleBasedStateMachine):
         self.stores = [store for _, store in opened]
         self.now = NOW
         self.jobs: dict[str, Held] = {}
-        self.leases: list[Lease] = []
+        self.leases: list[ItemLease] = []
         self.valid: set[str] = set()
         self.number = 0
 

@@ -11,7 +11,7 @@ from tests.unit.store.job_builders import NOW, hand_in, ids, items, open_jobs_st
 
 from ondol.core.errors import Conflict, InvalidInput, NotFound, Overloaded
 from ondol.store.job_rows import ItemError, NewJob
-from ondol.store.jobs import JobStore
+from ondol.store.job_store import JobStore
 
 BROKEN = ItemError("backend_error", "broke")
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from ondol.core.clock import ManualClock
 from ondol.core.observe import RequestFinished, Timing
 from ondol.core.request_record import RequestRecord, record_of
-from ondol.store import DocumentStore
-from ondol.store.migrations import MIGRATIONS
+from ondol.services.store_assembly import open_documents
+from ondol.store import DocumentStore, tables
+from ondol.store.metric_rows import MetricStore
 
 NOW = 1_700_000_000.0
 HOUR = 3600.0
@@ -24,7 +25,7 @@ HOUR = 3600.0
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[DocumentStore]:
-    with DocumentStore(tmp_path, clock=ManualClock(NOW)) as opened:
+    with open_documents(tmp_path, clock=ManualClock(NOW)) as opened:
         yield opened
 
 
@@ -50,7 +51,7 @@ def raw(store: DocumentStore, home: Path, table: str) -> list[dict[str, Any]]:
 def test_every_request_has_a_row_and_a_generation_a_second(
     store: DocumentStore, tmp_path: Path
 ) -> None:
-    store.metrics.insert(
+    MetricStore(store.database).insert(
         [
             record(
                 request_id="g", form="llamacpp:q4_k_m", queue_ms=5.0, prefill_ms=100.0,
@@ -75,7 +76,7 @@ def test_every_request_has_a_row_and_a_generation_a_second(
 
 
 def test_totals_are_of_the_period_and_by_group(store: DocumentStore) -> None:
-    store.metrics.insert(
+    MetricStore(store.database).insert(
         [
             record(NOW - 2 * HOUR, lane="batch"),
             record(NOW - HOUR, ttft_ms=100.0, deadline_ms=2000.0, total_ms=500.0, tokens_cached=8),
@@ -85,31 +86,31 @@ def test_totals_are_of_the_period_and_by_group(store: DocumentStore) -> None:
             record(NOW),
         ]
     )
-    [total] = store.metrics.totals(since=NOW - HOUR, until=NOW)
+    [total] = MetricStore(store.database).totals(since=NOW - HOUR, until=NOW)
     assert (total.requests, total.ok, total.refused, total.failed) == (4, 2, 1, 1)
     assert (total.promised, total.promised_admitted, total.kept) == (3, 2, 1)
     assert (total.prompt_tokens, total.cached_tokens) == (40, 8)
     assert total.percentiles["ttft_ms"].p50 == 100.0
     assert total.percentiles["ttft_ms"].p95 == 3000.0
-    lanes = store.metrics.totals(since=NOW - HOUR, until=NOW, by="lane")
+    lanes = MetricStore(store.database).totals(since=NOW - HOUR, until=NOW, by="lane")
     assert [(row.key, row.requests) for row in lanes] == [("chat", 3), ("search", 1)]
     assert "ttft_ms" not in lanes[1].percentiles
-    models = store.metrics.totals(since=0, until=NOW + 1, by="model")
+    models = MetricStore(store.database).totals(since=0, until=NOW + 1, by="model")
     assert [(row.key, row.requests) for row in models] == [("m", 5), ("n", 1)]
-    hours = store.metrics.totals(since=0, until=NOW + 1, by="hour")
+    hours = MetricStore(store.database).totals(since=0, until=NOW + 1, by="hour")
     assert all(isinstance(row.key, int) and row.key % 3600 == 0 for row in hours)
     assert sum(row.requests for row in hours) == 6
-    assert store.metrics.refusals(since=NOW - HOUR, until=NOW) == {"overloaded": 1}
-    assert store.metrics.totals(since=0, until=1) == []
+    assert MetricStore(store.database).refusals(since=NOW - HOUR, until=NOW) == {"overloaded": 1}
+    assert MetricStore(store.database).totals(since=0, until=1) == []
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(st.lists(st.floats(0.1, 1e6), min_size=1, max_size=60))
 def test_percentiles_are_the_nearest_rank(tmp_path: Path, times: list[float]) -> None:
-    with DocumentStore(tmp_path, clock=ManualClock(NOW)) as store:
-        store.metrics.trim(before=1e18, keep=1, at_most=1000)
-        store.metrics.insert([record(ttft_ms=time) for time in times])
-        [total] = store.metrics.totals(since=0, until=1e18)
+    with open_documents(tmp_path, clock=ManualClock(NOW)) as store:
+        MetricStore(store.database).trim(before=1e18, keep=1, at_most=1000)
+        MetricStore(store.database).insert([record(ttft_ms=time) for time in times])
+        [total] = MetricStore(store.database).totals(since=0, until=1e18)
         found = total.percentiles["ttft_ms"]
         ranked = sorted(times)
         for percent, value in ((50, found.p50), (95, found.p95), (99, found.p99)):
@@ -117,24 +118,26 @@ def test_percentiles_are_the_nearest_rank(tmp_path: Path, times: list[float]) ->
 
 
 def test_what_is_old_or_too_much_goes_in_steps(store: DocumentStore, tmp_path: Path) -> None:
-    store.metrics.insert([record(NOW - 100 + n, ttft_ms=1.0, request_id=str(n)) for n in range(50)])
-    assert store.metrics.trim(before=0, keep=50) == 0
-    assert store.metrics.trim(before=0, keep=30, at_most=15) == 15
-    assert store.metrics.trim(before=0, keep=30, at_most=15) == 5
-    assert store.metrics.trim(before=0, keep=30, at_most=15) == 0
-    assert store.metrics.trim(before=NOW - 60, keep=30) == 20
+    MetricStore(store.database).insert(
+        [record(NOW - 100 + n, ttft_ms=1.0, request_id=str(n)) for n in range(50)]
+    )
+    assert MetricStore(store.database).trim(before=0, keep=50) == 0
+    assert MetricStore(store.database).trim(before=0, keep=30, at_most=15) == 15
+    assert MetricStore(store.database).trim(before=0, keep=30, at_most=15) == 5
+    assert MetricStore(store.database).trim(before=0, keep=30, at_most=15) == 0
+    assert MetricStore(store.database).trim(before=NOW - 60, keep=30) == 20
     left = [row["request_id"] for row in raw(store, tmp_path, "analysis_metrics")]
     assert left == [str(n) for n in range(40, 50)]
     assert len(raw(store, tmp_path, "generation_metrics")) == 10
-    assert store.metrics.trim(before=NOW, keep=30) == 10
-    store.metrics.insert([record(request_id="next", ttft_ms=1.0)])
+    assert MetricStore(store.database).trim(before=NOW, keep=30) == 10
+    MetricStore(store.database).insert([record(request_id="next", ttft_ms=1.0)])
     [row] = raw(store, tmp_path, "analysis_metrics")
     assert row["id"] == 51  # ids are not used twice, so that the lowest is the oldest
 
 
 def test_a_home_of_the_first_version_gains_the_tables(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "ondol.db", isolation_level=None)
-    for statement in MIGRATIONS[0]:
+    for statement in tables.MIGRATIONS[0].statements:
         connection.execute(statement)
     connection.execute("PRAGMA user_version = 1")
     connection.execute(f"PRAGMA application_id = {0x4F4E444C}")
@@ -143,7 +146,7 @@ def test_a_home_of_the_first_version_gains_the_tables(tmp_path: Path) -> None:
         "VALUES ('kept', 'e5', 8, 0, '{}', 's')"
     )
     connection.close()
-    with DocumentStore(tmp_path, clock=ManualClock(NOW)) as store:
+    with open_documents(tmp_path, clock=ManualClock(NOW)) as store:
         assert [collection.name for collection in store.collections()] == ["kept"]
-        store.metrics.insert([record()])
-        assert len(store.metrics.totals(since=0, until=NOW + 1)) == 1
+        MetricStore(store.database).insert([record()])
+        assert len(MetricStore(store.database).totals(since=0, until=NOW + 1)) == 1

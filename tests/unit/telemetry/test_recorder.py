@@ -14,7 +14,8 @@ from ondol.core.clock import ManualClock, SystemClock
 from ondol.core.errors import StoreError
 from ondol.core.observe import BatchRun, RequestFinished, Timing
 from ondol.core.request_record import RequestRecord
-from ondol.store import DocumentStore
+from ondol.services.store_assembly import open_documents
+from ondol.store.metric_rows import MetricStore
 from ondol.telemetry.recorder import Recorder, RecorderStats, Retention
 
 PATIENCE = 10.0
@@ -128,17 +129,17 @@ def test_old_rows_are_thrown_out_in_steps_and_now_and_then() -> None:
 def test_a_locked_and_a_closed_database_stop_no_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = DocumentStore(tmp_path, clock=SystemClock(), busy_seconds=0.05)
+    store = open_documents(tmp_path, clock=SystemClock(), busy_seconds=0.05)
     other = sqlite3.connect(tmp_path / "ondol.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    recorder = Recorder(store.metrics.insert, clock=SystemClock(), gather_seconds=0)
+    recorder = Recorder(MetricStore(store.database).insert, clock=SystemClock(), gather_seconds=0)
     recorder.observe(finished("locked out"))
     until(lambda: recorder.stats().failed == 1)
     other.execute("ROLLBACK")
     other.close()
     recorder.observe(finished("kept"))
     until(lambda: recorder.stats().written == 1)
-    [totals] = store.metrics.totals(since=0, until=1e12)
+    [totals] = MetricStore(store.database).totals(since=0, until=1e12)
     assert totals.requests == 1
     store.close()
     recorder.observe(finished("too late"))

@@ -22,6 +22,7 @@ from ondol.services.evaluation.cuts import Cut
 from ondol.services.ingest_passages import Prepared, Vectors, cut_passages, embed_missing, prepare
 from ondol.services.ingest_rechunking import GROUP_CHUNKS, as_read
 from ondol.services.query_words import words_of
+from ondol.services.store_assembly import open_documents
 from ondol.services.vector_choice import MakeSearch, vector_search
 from ondol.store.documents import DocumentStore
 from ondol.store.records import Collection
@@ -174,7 +175,7 @@ async def cutting(
             code="embedder_mismatch",
         )
     search = scratch_search(folder, container.settings)
-    scratch = await asyncio.to_thread(DocumentStore, folder, clock=clock, vector_search=search)
+    scratch = await asyncio.to_thread(open_documents, folder, clock=clock, vector_search=search)
     try:
         yield Cutting(container, kept, scratch, clock=clock)
     finally:

@@ -15,7 +15,7 @@ from ondol.services.jobs.runner import JobRunner, Surroundings
 from ondol.services.jobs.runner_lock import RunnerLock
 from ondol.services.jobs.service import JobService
 from ondol.services.jobs.work import Work
-from ondol.store.jobs import JobStore
+from ondol.store.job_store import JobStore
 
 
 class Jobs:

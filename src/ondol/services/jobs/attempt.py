@@ -14,13 +14,13 @@ from ondol.core.lanes import BATCH
 from ondol.core.observe import Timing
 from ondol.core.terms import Terms
 from ondol.services.jobs.work import Work
-from ondol.store.job_rows import Lease
+from ondol.store.job_rows import ItemLease
 from ondol.telemetry.logs import request_id
 
 _log = logging.getLogger("ondol.jobs")
 
 
-async def attempt(lease: Lease, work: Work, *, settings: JobSettings) -> str:
+async def attempt(lease: ItemLease, work: Work, *, settings: JobSettings) -> str:
     """Return the result as JSON text; raises what the task raised, and ``TimeoutError``."""
     name = f"{lease.job}.{lease.ordinal}"
     token = request_id.set(name)

@@ -20,7 +20,7 @@ from ondol.core.errors import (
     StoreError,
 )
 from ondol.core.job_section import JobSettings
-from ondol.store.job_rows import ItemError, Lease
+from ondol.store.job_rows import ItemError, ItemLease
 
 LONGEST_SECONDS = 300.0
 _MAY_PASS = (BackendError, Cancelled, DeadlineExceeded, DownloadFailed, StoreError, TimeoutError)
@@ -55,7 +55,7 @@ Verdict = Later | Again | Over
 
 def judge(
     error: Exception,
-    lease: Lease,
+    lease: ItemLease,
     *,
     settings: JobSettings,
     now: float,

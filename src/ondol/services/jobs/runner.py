@@ -26,9 +26,8 @@ from ondol.services.jobs.feed import JobFeed
 from ondol.services.jobs.retrying import Again, Later, judge
 from ondol.services.jobs.runner_lock import RunnerLock
 from ondol.services.jobs.work import Work
-from ondol.store.job_leases import SUSPECT
-from ondol.store.job_rows import Lease
-from ondol.store.jobs import JobStore
+from ondol.store.job_rows import ItemLease
+from ondol.store.job_store import SUSPECT, JobStore
 from ondol.telemetry.job_readings import JobFigures
 
 _log = logging.getLogger("ondol.jobs")
@@ -73,7 +72,7 @@ class JobRunner:
         self._clock = around.clock
         self._only = only
         self._courtesy = Courtesy(settings.give_way_seconds)
-        self._running: dict[asyncio.Task[None], Lease] = {}
+        self._running: dict[asyncio.Task[None], ItemLease] = {}
         self._turns: dict[str, int] = {}
         self._attempts = Counter[tuple[str, str]]()
         self._woken = asyncio.Event()
@@ -205,7 +204,7 @@ class JobRunner:
             _log.warning("%d jobs were under way when a process ended; they go on", lost)
         return True
 
-    def _take(self, places: int, alone: bool) -> list[Lease]:
+    def _take(self, places: int, alone: bool) -> list[ItemLease]:
         """Take items of the job whose turn it is; suspects one by one, when nothing else is left."""
         now, seconds = self._clock.wall(), self._settings.lease_seconds
         found = [job for job in self._store.open_jobs() if self._only in (None, job.id)]
@@ -247,7 +246,7 @@ class JobRunner:
         except OndolError as error:
             _log.warning("old jobs stay for now: %s", error.message)
 
-    def _begin(self, lease: Lease) -> None:
+    def _begin(self, lease: ItemLease) -> None:
         task = asyncio.create_task(self._item(lease), name=f"{lease.job}.{lease.ordinal}")
         self._running[task] = lease
         task.add_done_callback(self._ended)
@@ -262,7 +261,7 @@ class JobRunner:
             if lease.job == job:
                 task.cancel()
 
-    async def _item(self, lease: Lease) -> None:
+    async def _item(self, lease: ItemLease) -> None:
         try:
             text = await attempt(lease, self._work, settings=self._settings)
         except Exception as error:
@@ -277,7 +276,7 @@ class JobRunner:
             self._attempts[lease.task, outcome] += 1
         self._around.feed.changed(lease.job)
 
-    def _judged(self, lease: Lease, error: Exception) -> tuple[str, Callable[[], int]]:
+    def _judged(self, lease: ItemLease, error: Exception) -> tuple[str, Callable[[], int]]:
         """Return the attempt's outcome, if it was one, and what writes it down; a refusal pauses all."""
         now = self._clock.wall()
         verdict = judge(

@@ -21,7 +21,7 @@ from ondol.services.jobs.progress import JobView, rate_of, view_of
 from ondol.services.jobs.results import MOST_COLUMNS, CsvRows, ResultFormat, json_lines, pages
 from ondol.services.jobs.work import Work
 from ondol.store.job_rows import OUTCOMES, ItemResult, JobRow, NewJob, Outcome
-from ondol.store.jobs import JobStore
+from ondol.store.job_store import JobStore
 
 MOST_PRIORITY = 100
 LONGEST_KEY = 200

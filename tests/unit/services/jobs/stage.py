@@ -20,8 +20,9 @@ from ondol.services.jobs.progress import JobView
 from ondol.services.jobs.runner import JobRunner, Surroundings
 from ondol.services.jobs.runner_lock import RunnerLock
 from ondol.services.jobs.service import JobService
+from ondol.services.store_assembly import MIGRATIONS
 from ondol.store.database import Database
-from ondol.store.jobs import JobStore
+from ondol.store.job_store import JobStore
 
 SETTINGS = JobSettings(poll_seconds=1.0, backoff_seconds=2.0, concurrency=3, give_way_seconds=30.0)
 
@@ -40,7 +41,7 @@ class Stage:
     def __post_init__(self) -> None:
         self.traffic = InteractiveTraffic(inside=lambda: int(self.busy), clock=self.clock)
         self.timers = ManualTimers(self.clock)
-        self.database = Database(self.home / "ondol.db", clock=self.clock)
+        self.database = Database(self.home / "ondol.db", migrations=MIGRATIONS, clock=self.clock)
         self.store = JobStore(self.database)
         self.service = JobService(
             self.store, self.work, settings=self.settings, clock=self.clock, feed=self.feed

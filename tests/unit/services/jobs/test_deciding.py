@@ -26,7 +26,7 @@ from ondol.services.jobs.choice import in_turn, share_of
 from ondol.services.jobs.courtesy import CALM_SECONDS, QUIET_SECONDS, Courtesy
 from ondol.services.jobs.progress import PACE_ITEMS, rate_of
 from ondol.services.jobs.retrying import LONGEST_SECONDS, Again, Later, Over, Verdict, judge
-from ondol.store.job_rows import Lease, OpenJob
+from ondol.store.job_rows import ItemLease, OpenJob
 
 SETTINGS = JobSettings(attempts=4, backoff_seconds=2.0, patience_seconds=3600.0)
 
@@ -41,7 +41,7 @@ def fate(
     chance: float = 0.0,
     rules: JobSettings = SETTINGS,
 ) -> Verdict:
-    lease = Lease("j", 0, "i", "t", "", "{}", "token", 60.0, attempts, 0, refused_since)
+    lease = ItemLease("j", 0, "i", "t", "", "{}", "token", 60.0, attempts, 0, refused_since)
     return judge(error, lease, settings=rules, now=now, streak=streak, chance=lambda: chance)
 
 

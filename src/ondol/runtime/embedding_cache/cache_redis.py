@@ -16,8 +16,13 @@ from urllib.parse import urlsplit
 
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import SettingsError
-from ondol.store.embedding_cache import CachedVector, CacheStats, pack, unpack_all
-from ondol.store.write_behind import WriteBehind
+from ondol.runtime.embedding_cache.cache_memory import (
+    CachedVector,
+    CacheStats,
+    WriteBehind,
+    pack,
+    unpack_all,
+)
 
 try:
     from redis import Redis, RedisError

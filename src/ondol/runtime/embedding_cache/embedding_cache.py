@@ -1,29 +1,49 @@
-"""An encoder's lane behind the embedding cache: only texts it has never seen reach the encoder.
+"""The embedding cache in front of an encoder: only texts it has never seen reach the encoder.
 
-Owns the keys, the order in which tiers are asked, and single flight: one text is computed once,
-however many ask for it at a time. Memory is asked on the event loop, a durable tier on a thread and
-only while that pays. The cache can only save work: whatever fails in it is a miss.
+Owns the keys, the order in which tiers are asked, when asking the durable one pays, and single
+flight: one text is computed once, however many ask for it at a time. Memory is asked on the event
+loop, a durable tier on a thread of its own. The cache can only save work: whatever fails is a miss.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import cast
+from typing import Self, cast
 
 from ondol.backends.base import EncoderSpec
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import NotReady, OndolError
-from ondol.core.observe import EmbeddingsLookedUp, Timing
+from ondol.core.observe import CacheTierChanged, EmbeddingsLookedUp, NullObserver, Observer, Timing
+from ondol.core.settings import Settings
 from ondol.core.types import Encoded, Pair
 from ondol.engine.batcher import BatchResult
-from ondol.services.cache_tiers import CacheTiers
-from ondol.services.encoder_lane import EncoderLane
-from ondol.store.embedding_cache import CachedVector, frozen_vector
+from ondol.runtime.embedding_cache.cache_memory import (
+    CachedVector,
+    CacheStats,
+    EmbeddingCache,
+    MemoryEmbeddingCache,
+    frozen_vector,
+)
+from ondol.runtime.encoder_lane import EncoderLane
 
+FILE_NAME = "embeddings.db"
+LOOKUP_SECONDS = 0.1
+"""Longest wait for the durable tier; a look-up that takes longer is a miss."""
+
+MANY = 8
+"""From so many texts on, a look-up's cost is shared: they are weighed apart from lone texts."""
+
+FREE_SHARE = 0.02
+"""A look-up that costs no more than this share of computing is always made."""
+
+PROBE_EVERY = 16
+_HITS_MEMORY = 32
+_TIMES_MEMORY = 4  # short: a first look-up that had to connect must soon be forgotten
 _FORMAT = "ondol-embedding-1"
 _Identity = tuple[str, ...]
 
@@ -244,3 +264,153 @@ def _result(request: _Request, keys: Sequence[bytes], spec: EncoderSpec) -> Batc
         tokens=[found[key].tokens if key in found else failed[key][1] for key in keys],
         spec=spec,
     )
+
+
+class CacheTiers:
+    """The tiers of one process: ``near`` in memory; ``far`` outlives the process, and may be missing.
+
+    Owns their lifetime and the threads that ask the durable one. Waits for it are bounded, and it is
+    only asked while that pays. One set of tiers serves every model.
+    """
+
+    def __init__(
+        self,
+        near: EmbeddingCache,
+        far: EmbeddingCache | None = None,
+        *,
+        observer: Observer | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.near = near
+        self.observer = observer or NullObserver()
+        self._far = far
+        self._clock = clock or SystemClock()
+        self._worth = {False: LookupWorth(), True: LookupWorth()}
+        self._told: dict[str, CacheStats] = {}
+        # Its own threads: a look-up must not queue behind files being read and texts tokenised.
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="ondol-cache")
+
+    @classmethod
+    def open(cls, settings: Settings, *, observer: Observer | None = None) -> Self | None:
+        """Return the tiers that ``cache.embeddings`` names, or ``None`` for ``off``; may block.
+
+        Raises ``SettingsError`` where Redis is asked for and its client is missing or its URL wrong.
+        """
+        wanted = settings.cache
+        if wanted.embeddings == "off":
+            return None
+        near = MemoryEmbeddingCache(limit_bytes=wanted.memory_mb * 2**20)
+        return cls(near, _durable(settings), observer=observer)
+
+    async def far_get(self, keys: Sequence[bytes], *, timing: Timing) -> dict[bytes, CachedVector]:
+        """Return what the durable tier holds of ``keys``, if it is there, likely, and worth it."""
+        if self._far is None:
+            return {}
+        likely = self._far.likely(keys)
+        worth = self._worth[len(keys) >= MANY]
+        if not likely or not worth.asks():
+            return {}
+        started = self._clock.monotonic()
+        asking = asyncio.get_running_loop().run_in_executor(
+            self._threads, self._far.get_many, likely
+        )
+        await asyncio.wait([asking], timeout=LOOKUP_SECONDS)
+        found = asking.result() if asking.done() else {}
+        seconds = self._clock.monotonic() - started
+        worth.asked(len(likely), hits=len(found), seconds=seconds)
+        timing.queue_ms += seconds * 1e3
+        return found
+
+    def keep_far(self, fresh: Mapping[bytes, CachedVector], *, asked: int, seconds: float) -> None:
+        """Hand what was computed to the durable tier; ``asked`` texts took ``seconds``."""
+        if self._far is not None:
+            self._worth[asked >= MANY].computed(asked, seconds=seconds)
+            self._far.put_many(fresh)
+
+    def keep_near(self, found: Mapping[bytes, CachedVector], *, urgent: bool) -> None:
+        """Keep ``found`` in memory; bulk work is left to a durable tier, lest it push queries out."""
+        if urgent or self._far is None or not self._far.stats().on:
+            self.near.put_many(found)
+        self._tell()
+
+    def stats(self) -> list[CacheStats]:
+        """Return the statistics of each tier, the nearest first."""
+        return [tier.stats() for tier in (self.near, self._far) if tier is not None]
+
+    def close(self) -> None:
+        """Write what waits and release everything; blocks for a few seconds at most."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for tier in (self._far, self.near):
+            if tier is not None:
+                tier.close()
+
+    def _tell(self) -> None:
+        """Tell the observer what has changed in each tier since it was told last."""
+        for now in self.stats():
+            before = self._told.get(now.tier)
+            if now == before:
+                continue
+            self._told[now.tier] = now
+            before = before or CacheStats(now.tier)
+            self.observer.observe(
+                CacheTierChanged(
+                    tier=now.tier,
+                    on=now.on,
+                    entries=now.entries,
+                    bytes=now.bytes,
+                    evicted=now.evicted - before.evicted,
+                    dropped=now.dropped - before.dropped,
+                    errors=now.errors - before.errors,
+                )
+            )
+
+
+def _durable(settings: Settings) -> EmbeddingCache | None:
+    wanted = settings.cache
+    if wanted.embeddings == "sqlite":
+        from ondol.runtime.embedding_cache.cache_sqlite import SqliteEmbeddingCache
+
+        return SqliteEmbeddingCache(settings.home / FILE_NAME, limit_bytes=wanted.disk_mb * 2**20)
+    if wanted.embeddings == "redis":
+        from ondol.runtime.embedding_cache.cache_redis import RedisEmbeddingCache
+
+        return RedisEmbeddingCache(wanted.redis_url, ttl_seconds=wanted.ttl_seconds)
+    return None
+
+
+class LookupWorth:
+    """Whether asking a slow tier pays: what a look-up costs against what its hits save.
+
+    Running averages over the last few texts; asks until it knows better. A tier that does not pay is
+    still asked now and then, so that one that has begun to pay is noticed.
+    """
+
+    def __init__(self) -> None:
+        self._hit_rate = 1.0
+        self._lookup: float | None = None
+        self._compute: float | None = None
+        self._declined = 0
+
+    def asks(self) -> bool:
+        """Whether to ask now; counts as declined when not."""
+        if self._lookup is None or self._compute is None:
+            return True
+        gain = max(self._hit_rate, FREE_SHARE) * self._compute
+        if self._lookup <= gain or self._declined >= PROBE_EVERY - 1:
+            self._declined = 0
+            return True
+        self._declined += 1
+        return False
+
+    def asked(self, texts: int, *, hits: int, seconds: float) -> None:
+        """Note a look-up of ``texts`` that found ``hits`` and took ``seconds``."""
+        self._hit_rate += min(1.0, texts / _HITS_MEMORY) * (hits / texts - self._hit_rate)
+        self._lookup = _blend(self._lookup, seconds / texts, texts)
+
+    def computed(self, texts: int, *, seconds: float) -> None:
+        """Note that computing ``texts`` took ``seconds``."""
+        self._compute = _blend(self._compute, seconds / texts, texts)
+
+
+def _blend(old: float | None, new: float, texts: int) -> float:
+    return new if old is None else old + min(1.0, texts / _TIMES_MEMORY) * (new - old)

@@ -1,0 +1,24 @@
+"""The store with the tables of all rooms: the one place that knows which rooms have tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ondol.core.clock import Clock
+from ondol.store import calibration_rows, job_rows, keyword_rows, metric_rows, tables
+from ondol.store.documents import DocumentStore
+
+MIGRATIONS = (
+    *tables.MIGRATIONS,
+    *metric_rows.MIGRATIONS,
+    *keyword_rows.MIGRATIONS,
+    *calibration_rows.MIGRATIONS,
+    *job_rows.MIGRATIONS,
+)
+"""The migrations of ``ondol.db``, of every room that keeps something in it."""
+
+
+def open_documents(home: Path, *, clock: Clock, **options: Any) -> DocumentStore:
+    """Open ``home/ondol.db``, made where absent; ``options`` are those of ``DocumentStore``."""
+    return DocumentStore(home, clock=clock, migrations=MIGRATIONS, **options)
