@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev models demo serve test lint format types imports unit model-tests \
-	wheel docs lock bench peers bench-peers clean
+	test-extras wheel docs lock bench peers bench-peers clean
 
 export PYTHON
 PY := .venv/bin/python
@@ -29,7 +29,7 @@ demo: setup ## Set up, ingest the sample documents, ask a question, show the cit
 serve: models ## Set up, then run the server on 127.0.0.1:8400
 	@exec $(ONDOL) serve $(ARGS)
 
-test: setup-dev ## Everything CI runs: lint, types, imports, tests, real models, wheel
+test: setup-dev ## Everything CI runs: lint, types, imports, tests, real models, extras, wheel
 	@$(PY) scripts/check.py
 
 lint: setup-dev ## Formatting, lint rules, unused and undeclared dependencies
@@ -51,6 +51,9 @@ unit: setup-dev ## Tests with fakes: unit, contract, API, docs
 model-tests: setup-dev ## Tests with real models (fetches them once)
 	@$(PY) scripts/check.py models
 
+test-extras: setup-dev ## Tests that need torch, transformers or a native llama.cpp (.venv-extras)
+	@$(PY) scripts/check.py extras
+
 wheel: setup-dev ## Build the wheel and try it in a clean environment
 	@$(PY) scripts/check.py wheel
 
@@ -71,5 +74,5 @@ bench-peers: setup peers ## Compare with sentence-transformers, ONNX Runtime and
 	@$(PY) benchmarks/encoders.py $(ARGS)
 	@$(PY) benchmarks/serve_peers.py $(ARGS)
 
-clean: ## Remove .venv, .peers and everything built
-	@rm -rf .venv .peers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean: ## Remove .venv, .venv-extras, .peers and everything built
+	@rm -rf .venv .venv-extras .peers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -19,6 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "reports"
 PYTHON = sys.executable
+EXTRAS_PYTHON = str(ROOT / ".venv-extras" / "bin" / "python")
+NATIVE_HOME = ROOT / "build" / "native"
+"""An Ondol home for the native build: in the user's own it would change what Ondol runs."""
 
 TEST_MODELS = (
     "multilingual-e5-small",
@@ -28,6 +31,9 @@ TEST_MODELS = (
     "qwen2.5-coder-0.5b-instruct",
 )
 """What the tests marked ``model`` and the wheel's smoke test load."""
+
+UNIT = "not model and not gpu and not extras"
+"""The tests that need nothing but the development packages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +67,11 @@ def tool(*command: str) -> Outcome:
     return Outcome(_call(PYTHON, "-m", *command))
 
 
-def pytest(name: str, expression: str, *more: str) -> Outcome:
+def pytest(name: str, expression: str, *more: str, python: str = PYTHON) -> Outcome:
     """Run the tests that ``expression`` selects and count them from the JUnit report."""
     report = REPORTS / f"{name}.xml"
     report.unlink(missing_ok=True)
-    ok = _call(PYTHON, "-m", "pytest", "-m", expression, f"--junitxml={report}", *more)
+    ok = _call(python, "-m", "pytest", "-rs", "-m", expression, f"--junitxml={report}", *more)
     if not report.exists():
         return Outcome(False, Counts(failed=1))
     counts = read_counts(report.read_text("utf-8"))
@@ -88,7 +94,22 @@ def model_tests() -> Outcome:
     """Fetch the models the tests need, then run the tests that load them."""
     if not _call(PYTHON, "-m", "ondol", "models", "pull", *TEST_MODELS):
         return Outcome(False)
-    return pytest("model", "model")
+    return pytest("model", "model and not native")
+
+
+def extras() -> Outcome:
+    """Run the tests that need torch and transformers, or llama.cpp built for this processor.
+
+    The first run installs the one and compiles the other, some minutes on two cores.
+    """
+    ready = (
+        _call("sh", "scripts/extras.sh")
+        and _call(PYTHON, "-m", "ondol", "models", "pull", *TEST_MODELS)
+        and _call(PYTHON, "-m", "ondol", "models", "build", "llamacpp", ONDOL_HOME=str(NATIVE_HOME))
+    )
+    if not ready:
+        return Outcome(False)
+    return pytest("extras", "extras or native", python=EXTRAS_PYTHON)
 
 
 def wheel() -> Outcome:
@@ -104,8 +125,9 @@ STEPS: Mapping[str, Callable[[], Outcome]] = {
     "types": lambda: tool("mypy"),
     "imports": lambda: Outcome(_call(str(Path(PYTHON).with_name("lint-imports")), "--no-logo")),
     "deps": lambda: tool("deptry", "src"),
-    "unit": lambda: pytest("unit", "not model and not gpu", "-n", "auto", "--dist", "loadfile"),
+    "unit": lambda: pytest("unit", UNIT, "-n", "auto", "--dist", "loadfile"),
     "models": model_tests,
+    "extras": extras,
     "wheel": wheel,
 }
 
@@ -137,8 +159,8 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _call(*command: str) -> bool:
-    environ = {**os.environ, "PYTHONUTF8": "1"}
+def _call(*command: str, **variables: str) -> bool:
+    environ = {**os.environ, "PYTHONUTF8": "1", **variables}
     return subprocess.run(command, cwd=ROOT, env=environ, check=False).returncode == 0
 
 

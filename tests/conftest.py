@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 load_onnx_runtime_first()  # tests of the graph import usearch when they are collected
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs the extras where they are not installed, as in the development environment."""
+    if all(find_spec(name) for name in ("torch", "transformers", "bitsandbytes")):
+        return
+    skip = pytest.mark.skip(reason="the extras are not installed; run: make test-extras")
+    for item in items:
+        if item.get_closest_marker("extras"):
+            item.add_marker(skip)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -68,8 +79,8 @@ def models_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The real data beside the repository; skips where it is absent."""
-    folder = ROOT.parent / "shared" / "data"
+    """The real data: ``ONDOL_SHARED_DATA``, else beside the repository; skips where it is absent."""
+    folder = Path(_OUTSIDE.get("ONDOL_SHARED_DATA") or ROOT.parent / "shared" / "data")
     if not folder.is_dir():
-        pytest.skip(f"no real data in {folder}")
+        pytest.skip(f"no real data in {folder}; ONDOL_SHARED_DATA names another folder")
     return folder

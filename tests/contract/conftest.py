@@ -36,12 +36,17 @@ def korean_generator(models_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def native_program(models_folder: Path) -> Path:
-    """The llama.cpp that was built for this processor, beside the models; skips without one."""
-    found = find_build(models_folder.parent / "builds", LLAMACPP)
-    if found is None:
-        pytest.skip("no native build; make one with: ondol models build llamacpp")
-    return found[0]
+def native_program(root: Path, models_folder: Path) -> Path:
+    """The llama.cpp that was built for this processor; skips without one.
+
+    ``make test-extras`` builds it in the repository, not among the user's own builds: there it
+    would change what Ondol runs.
+    """
+    for home in (root / "build" / "native", models_folder.parent):
+        build = find_build(home / "builds", LLAMACPP)
+        if build is not None:
+            return build[0]
+    pytest.skip("no native build; make one with: make test-extras")
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,9 @@ SECRET = "The contract of Kim says the rent is 512 won. " * 12
 SECONDS = 60.0
 
 
-@pytest.fixture(scope="module", params=["portable", "native"])
+@pytest.fixture(
+    scope="module", params=["portable", pytest.param("native", marks=pytest.mark.native)]
+)
 def program(request: pytest.FixtureRequest) -> Path | None:
     """What runs: the wheel's server, or the one that was built here."""
     found: Path | None = None

@@ -36,13 +36,13 @@ from ondol.core.types import (
 KINDS = [
     "fake",
     pytest.param("llamacpp", marks=pytest.mark.model),
-    pytest.param("llamacpp-native", marks=pytest.mark.model),
+    pytest.param("llamacpp-native", marks=[pytest.mark.model, pytest.mark.native]),
     pytest.param("openai", marks=pytest.mark.model),
     pytest.param("openvino-genai", marks=pytest.mark.model),
 ]
 ONLY_LLAMACPP = [
     pytest.param("llamacpp", marks=pytest.mark.model),
-    pytest.param("llamacpp-native", marks=pytest.mark.model),
+    pytest.param("llamacpp-native", marks=[pytest.mark.model, pytest.mark.native]),
 ]
 
 

@@ -7,7 +7,6 @@ shared PDF, HWP and text sets, read in place, against ``tests/data/hostile_files
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,6 @@ from ondol.text.readers import IsolatedReader, ReadFailure, ReadItem, ReadLimits
 FILES = hostile_files()
 LIMITS = ReadLimits(max_chars=MOST_CHARS, seconds=30.0)
 SHARED_LIMITS = ReadLimits(seconds=30.0)
-SHARED = os.environ.get("ONDOL_SHARED_DATA", "")
 EXPECTED: dict[str, dict[str, dict[str, Any]]] = json.loads(
     (Path(__file__).parents[1] / "data" / "hostile_files.json").read_text("utf-8")
 )
@@ -82,7 +80,6 @@ def test_expectations_cover_the_shared_sets(shared_data: Path) -> None:
         assert held - {"README.md", "manifest.jsonl"} == set(expected), folder
 
 
-@pytest.mark.skipif(not SHARED, reason="ONDOL_SHARED_DATA is not set")
 @pytest.mark.parametrize(
     ("folder", "name"),
     [
@@ -93,10 +90,10 @@ def test_expectations_cover_the_shared_sets(shared_data: Path) -> None:
     ],
 )
 def test_each_shared_file_gives_what_is_said_of_it(
-    folder: str, name: str, reader: IsolatedReader
+    folder: str, name: str, reader: IsolatedReader, shared_data: Path
 ) -> None:
     wanted = EXPECTED[folder][name]
-    items = list(reader.read(Path(SHARED) / folder / name, limits=SHARED_LIMITS))
+    items = list(reader.read(shared_data / folder / name, limits=SHARED_LIMITS))
     assert outcome(items) == wanted.get("refused", "read"), items
     said = [item for item in items if isinstance(item, ReadDocument)]
     assert wanted.get("says", "") in "\n".join(item.text for item in said)

@@ -80,7 +80,7 @@ def _state_of(pid: int) -> str:
         return ""
 
 
-@pytest.fixture(params=["portable", "native"])
+@pytest.fixture(params=["portable", pytest.param("native", marks=pytest.mark.native)])
 def program(request: pytest.FixtureRequest) -> Path | None:
     """What runs: the wheel's server, or the one that was built here."""
     found: Path | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,7 @@ from ondol.core.types import Encoded
 from ondol.kernels.bert import as_float
 from ondol.kernels.e5s1 import read_e5s1
 
-pytestmark = pytest.mark.skipif(
-    find_spec("torch") is None, reason="torch is not installed (the extra torch)"
-)
+pytestmark = pytest.mark.extras
 
 TEXTS = [[3, 5, 7, 9, 11], [2, 4], [1, 39, 38, 37, 36, 35, 34, 33, 20, 19]]
 BATCH = [Encoded(ids=text, type_ids=[0] * len(text)) for text in TEXTS]

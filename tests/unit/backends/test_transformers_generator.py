@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +25,7 @@ if TYPE_CHECKING:
     from ondol.backends.transformers_generator import TransformersGenerator
 
 pytestmark = [
-    pytest.mark.skipif(
-        find_spec("torch") is None or find_spec("transformers") is None,
-        reason="torch and transformers are not installed (the extra transformers)",
-    ),
+    pytest.mark.extras,
     pytest.mark.filterwarnings("ignore"),  # the libraries' own deprecations
 ]
 

@@ -16,7 +16,7 @@ from ondol.models.own_models import making_of
 from ondol.services.components import Parts
 from ondol.services.container import Container
 
-pytest.importorskip("torch", reason="the extra finetune is not installed")
+pytestmark = pytest.mark.extras
 
 BASE = ("--set", "models.embedder=tiny", "--set", "models.form=onnx:fp32")
 QUICK = (

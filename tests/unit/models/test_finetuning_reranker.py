@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,17 +22,16 @@ from ondol.models.loading import load_encoder
 from ondol.models.weights import read_weights
 from ondol.services.finetuning.material import Item
 
-torch = pytest.importorskip("torch", reason="the extra finetune is not installed")
+if TYPE_CHECKING or find_spec("torch"):
+    import torch
 
-from ondol.models.finetuning.distillation import (  # noqa: E402
-    DistillationLesson,
-    RankedList,
-    weights_of,
-)
-from ondol.models.finetuning.network import TrainableEncoder  # noqa: E402
-from ondol.models.finetuning.reranker import Teacher, train_reranker  # noqa: E402
+    from ondol.models.finetuning.distillation import DistillationLesson, RankedList, weights_of
+    from ondol.models.finetuning.network import TrainableEncoder
+    from ondol.models.finetuning.reranker import Teacher, train_reranker
 
-torch.set_num_threads(1)  # tiny products: a second thread only waits
+    torch.set_num_threads(1)  # tiny products: a second thread only waits
+
+pytestmark = pytest.mark.extras
 
 RECIPE = Recipe(batch=6, epochs=25, rate=3e-3, negatives=3, threads=1, precision="fp32")
 ITEMS = [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -23,12 +25,16 @@ from ondol.models.finetuning.recipe import Recipe
 from ondol.models.finetuning.weights_file import with_learned
 from ondol.models.weights import read_weights
 
-torch = pytest.importorskip("torch", reason="the extra finetune is not installed")
-torch.set_num_threads(1)  # tiny products: a second thread only waits
+if TYPE_CHECKING or find_spec("torch"):
+    import torch
 
-from ondol.models.finetuning.contrastive import ContrastiveLesson, info_nce  # noqa: E402
-from ondol.models.finetuning.network import TrainableEncoder  # noqa: E402
-from ondol.models.finetuning.training import Trainer, TrainingReport, rate_share  # noqa: E402
+    from ondol.models.finetuning.contrastive import ContrastiveLesson, info_nce
+    from ondol.models.finetuning.network import TrainableEncoder
+    from ondol.models.finetuning.training import Trainer, TrainingReport, rate_share
+
+    torch.set_num_threads(1)  # tiny products: a second thread only waits
+
+pytestmark = pytest.mark.extras
 
 RECIPE = Recipe(
     batch=4, epochs=6, rate=3e-3, precision="fp32", checkpoint_steps=3, temperature=0.05
