@@ -21,9 +21,9 @@ from typing import Any
 
 from common import command, data_set, environment, report, table, working_home
 
+from ondol.app.store_assembly import open_documents
 from ondol.core.clock import SystemClock
-from ondol.services.store_assembly import open_documents
-from ondol.store import DocumentStore
+from ondol.store.documents import DocumentStore
 from ondol.store.records import StoredDocument
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ondol.app.store_assembly import MIGRATIONS
 from ondol.core.job_section import JobSettings
 from ondol.core.observe import Timing
 from ondol.core.terms import Terms
@@ -28,7 +29,6 @@ from ondol.services.jobs.runner import JobRunner, Surroundings
 from ondol.services.jobs.runner_lock import RunnerLock
 from ondol.services.jobs.service import JobService
 from ondol.services.jobs.work import Worked
-from ondol.services.store_assembly import MIGRATIONS
 from ondol.store.database import Database
 from ondol.store.job_store import JobStore
 

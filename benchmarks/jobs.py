@@ -32,13 +32,13 @@ from job_scenes import batch, kills
 from job_server import hand_in, served
 from job_simulation import Rates, Size, simulated
 
+from ondol.app.store_assembly import MIGRATIONS
 from ondol.core.clock import SystemClock
 from ondol.core.job_section import JobSettings
 from ondol.services.jobs.fake_work import FAKE_TASK, FakeWork
 from ondol.services.jobs.feed import JobFeed
 from ondol.services.jobs.intake import Given
 from ondol.services.jobs.service import JobService
-from ondol.services.store_assembly import MIGRATIONS
 from ondol.store.database import Database
 from ondol.store.job_store import JobStore
 

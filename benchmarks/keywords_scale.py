@@ -27,10 +27,12 @@ import numpy as np
 from common import DATA, ROOT, report, table
 from vectors import questions, windows
 
+from ondol.app.store_assembly import open_documents
 from ondol.core.clock import SystemClock
 from ondol.core.types import Passage, ReadDocument
-from ondol.services.store_assembly import open_documents
-from ondol.store import DocumentStore, NewChunk, lexical
+from ondol.store import lexical
+from ondol.store.documents import DocumentStore
+from ondol.store.records import NewChunk
 from ondol.text.korean import RULE, KeywordAnalyzer
 
 NAME = "bench"

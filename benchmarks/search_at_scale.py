@@ -33,10 +33,10 @@ from keywords_scale import analysed
 from process_tree import megabytes
 from vectors import NAME, PER_DOCUMENT, questions, vectors, windows
 
+from ondol.app.store_assembly import open_documents
 from ondol.core.clock import SystemClock
 from ondol.core.types import Passage, ReadDocument
-from ondol.services.store_assembly import open_documents
-from ondol.store import NewChunk
+from ondol.store.records import NewChunk
 
 MODES = ("dense", "lexical", "hybrid")
 TOP_K = 10

@@ -24,11 +24,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ondol.app.store_assembly import open_documents
 from ondol.core.clock import SystemClock
 from ondol.core.machine import describe
 from ondol.core.types import Passage, ReadDocument
-from ondol.services.store_assembly import open_documents
-from ondol.store import DocumentStore, NewChunk
+from ondol.store.documents import DocumentStore
+from ondol.store.records import NewChunk
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "bench"

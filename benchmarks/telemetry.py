@@ -26,9 +26,9 @@ from typing import TypeVar
 
 from common import report, table
 
+from ondol.app.store_assembly import open_documents
 from ondol.core.clock import SystemClock
 from ondol.core.observe import NullObserver, Observer, Observers, RequestFinished, Timing
-from ondol.services.store_assembly import open_documents
 from ondol.store.metric_rows import MetricStore
 from ondol.telemetry.goodput import Goodput
 from ondol.telemetry.metrics import Metrics

@@ -32,10 +32,11 @@ import numpy as np
 from common import DATA, ROOT, report, table
 from numpy.typing import NDArray
 
+from ondol.app.store_assembly import open_documents
 from ondol.core.clock import SystemClock
 from ondol.core.types import Passage, ReadDocument
-from ondol.services.store_assembly import open_documents
-from ondol.store import DocumentStore, NewChunk
+from ondol.store.documents import DocumentStore
+from ondol.store.records import NewChunk
 from ondol.store.vectors_ann import ABOVE, AnnVectors
 
 Floats = NDArray[np.float32]

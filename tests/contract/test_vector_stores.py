@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from tests.contract.vector_subjects import ABOVE, DIMENSIONS, NAME, Clouds, Copies, Subject
 
+from ondol.app.store_assembly import open_documents
 from ondol.core.clock import ManualClock
 from ondol.core.errors import InvalidInput, NotFound
-from ondol.services.store_assembly import open_documents
-from ondol.store import DocumentStore
+from ondol.store.documents import DocumentStore
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ["exact", "ann", "pgvector"]

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.contract.vector_subjects import ABOVE, NAME, Clouds, Copies, Subject
 
+from ondol.app.store_assembly import open_documents
 from ondol.core.clock import ManualClock
-from ondol.services.store_assembly import open_documents
-from ondol.store import DocumentStore
+from ondol.store.documents import DocumentStore
 
 pytest.importorskip("usearch")
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from tests.contract.postgres_server import PostgresServer
 from tests.unit.store.builders import document
 
+from ondol.app.store_assembly import open_documents
 from ondol.core.clock import ManualClock
 from ondol.core.types import FloatMatrix, Passage
-from ondol.services.store_assembly import open_documents
-from ondol.store import DocumentStore, NewChunk
 from ondol.store.database import Database
+from ondol.store.documents import DocumentStore
+from ondol.store.records import NewChunk
 from ondol.store.vector_search import VectorSearch
 from ondol.store.vectors import VectorIndex
 

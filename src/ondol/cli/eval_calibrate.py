@@ -88,10 +88,11 @@ def calibrate(
 def _remove(invocation: Invocation, collection: str | None) -> None:
     if collection is None:
         raise click.UsageError("say which collection: -c NAME")
+    from ondol.store.calibration_rows import CalibrationStore
 
     async def work() -> None:
         async with invocation.container() as container:
-            await asyncio.to_thread(container.store.calibrations.set, collection, {})
+            await asyncio.to_thread(CalibrationStore(container.store.database).set, collection, {})
 
     invocation.run(work())
     if invocation.output.as_json:
@@ -112,6 +113,7 @@ async def _calibrate(
     from ondol.services.calibration import calibration_of
     from ondol.services.evaluation.calibrate import Calibrator
     from ondol.services.evaluation.halves import halves
+    from ondol.store.calibration_rows import CalibrationStore
 
     halves(queries)  # too few questions are told before anything is loaded
     wanted = invocation.container(embedder=True, keywords=True, reranker=rerank)
@@ -122,6 +124,7 @@ async def _calibrate(
 
         async with wanted as container:
             store = container.store
+            calibrations = CalibrationStore(store.database)
             name = collection or await ingest_corpus(container, dataset, shown)
             settings = invocation.settings.retrieval
             calibrator = Calibrator(container.retrieval, store, settings)
@@ -130,11 +133,11 @@ async def _calibrate(
             # What is not accepted now must not stay on the word of older questions.
             kept = replace(kept, fusion=learned.weight if learned.accepted else None)
             if keep:
-                await asyncio.to_thread(store.calibrations.set, name, kept.as_json())
+                await asyncio.to_thread(calibrations.set, name, kept.as_json())
             if rerank:
                 kept = await _with_reranker(invocation, container, name, queries, kept, told)
                 if keep:
-                    await asyncio.to_thread(store.calibrations.set, name, kept.as_json())
+                    await asyncio.to_thread(calibrations.set, name, kept.as_json())
             return _Found(name, learned, kept)
 
 

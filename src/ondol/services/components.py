@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
 
+from ondol.app.store_assembly import open_documents
 from ondol.backends.base import GeneratorHealth
 from ondol.core.clock import Clock
 from ondol.core.errors import InvalidInput, NotFound, OfflineMissing
@@ -37,9 +38,9 @@ from ondol.services.readiness import (
     state_of_generator,
 )
 from ondol.services.reranking import RerankingService
-from ondol.services.store_assembly import open_documents
 from ondol.services.vector_choice import vector_search
 from ondol.store.documents import DocumentStore
+from ondol.store.keyword_rows import KeywordStore
 from ondol.store.metric_rows import MetricStore
 from ondol.telemetry.recorder import Recorder, Retention
 from ondol.text.korean import KeywordAnalyzer
@@ -223,7 +224,9 @@ class Components:
     async def _load_keywords(self) -> str:
         """Load the Korean model where there is Korean text; else its first text will."""
         await self._store_tried.wait()
-        if self.store is not None and await asyncio.to_thread(self.store.words.hold_hangul):
+        if self.store is not None and await asyncio.to_thread(
+            KeywordStore(self.store.database).hold_hangul
+        ):
             await asyncio.to_thread(self._shared.gauge.measure, self.analyzer.warm_up)
         return "kiwi"
 

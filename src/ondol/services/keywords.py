@@ -13,6 +13,7 @@ from ondol.core.clock import Clock, SystemClock
 from ondol.core.types import Passage, ReadDocument
 from ondol.services.query_words import words_of
 from ondol.store.documents import DocumentStore
+from ondol.store.keyword_rows import KeywordStore
 from ondol.store.records import StoredDocument
 from ondol.text.dictionary import Dictionary
 from ondol.text.index_words import Analyzer, index_words
@@ -46,6 +47,7 @@ class KeywordService:
         self, store: DocumentStore, analyzer: Analyzer, *, clock: Clock | None = None
     ) -> None:
         self._store = store
+        self._words = KeywordStore(store.database)
         self._analyzer = analyzer
         self._clock = clock or SystemClock()
 
@@ -63,7 +65,7 @@ class KeywordService:
         indexed only when they are. Raises ``NotFound`` for an unknown collection.
         """
         started = self._clock.monotonic()
-        kept = dict(self._store.words.get(collection))
+        kept = dict(self._words.get(collection))
         if synonyms is not None:
             kept["synonyms"] = [list(group) for group in synonyms]
         if dictionary is not None:
@@ -73,9 +75,9 @@ class KeywordService:
         reindexed = 0
         if kept.get("rule") != rule:
             # New documents come under the new words from here on; the old ones follow.
-            self._store.words.set(collection, {**kept, "rule": ""})
+            self._words.set(collection, {**kept, "rule": ""})
             reindexed = self._reindex(collection, words, progress)
-        self._store.words.set(collection, {**kept, "rule": rule})
+        self._words.set(collection, {**kept, "rule": rule})
         return KeywordReport(
             collection=collection,
             synonyms=len(kept.get("synonyms", ())),
@@ -92,12 +94,12 @@ class KeywordService:
         for document in self._documents(collection):
             rows += self._rows(collection, document, words)
             if len(rows) >= _CHUNKS_AT_ONCE:
-                done += self._store.words.rewrite(collection, rows)
+                done += self._words.rewrite(collection, rows)
                 rows = []
                 if progress is not None:
                     progress(min(done, total), total)
         if rows:
-            done += self._store.words.rewrite(collection, rows)
+            done += self._words.rewrite(collection, rows)
         if progress is not None:
             progress(total, total)
         return done
@@ -111,7 +113,7 @@ class KeywordService:
     def _rows(
         self, collection: str, listed: StoredDocument, words: Dictionary
     ) -> list[tuple[int, Sequence[str]]]:
-        chunks = self._store.words.chunks(collection, listed.document)
+        chunks = self._words.chunks(collection, listed.document)
         if not chunks:
             return []
         stored = self._store.document(collection, listed.document)
@@ -123,10 +125,10 @@ class KeywordService:
 
 def words_for_ingest(store: DocumentStore, collection: str) -> Dictionary:
     """Return the dictionary to index new documents under; a new collection notes the rule."""
-    kept = store.words.get(collection)
+    kept = KeywordStore(store.database).get(collection)
     dictionary = words_of(kept).dictionary
     if "rule" not in kept and not store.collection(collection).chunks:
-        store.words.set(collection, {**kept, "rule": applied_rule(dictionary)})
+        KeywordStore(store.database).set(collection, {**kept, "rule": applied_rule(dictionary)})
     return dictionary
 
 

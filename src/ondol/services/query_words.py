@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from ondol.store.documents import DocumentStore
+from ondol.store.keyword_rows import KeywordStore
 from ondol.text.dictionary import Dictionary
 from ondol.text.law_names import squeezed
 from ondol.text.synonyms import Group, Synonyms, law_groups
@@ -62,7 +63,7 @@ def query_words(
 
     Raises ``NotFound`` for an unknown collection.
     """
-    words = words_of(store.words.get(collection))
+    words = words_of(KeywordStore(store.database).get(collection))
     tokens = dict.fromkeys(
         token
         for query in queries

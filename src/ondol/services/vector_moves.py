@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ondol.app.store_assembly import open_documents
 from ondol.core.clock import SystemClock
 from ondol.core.settings import Settings
-from ondol.services.store_assembly import open_documents
 from ondol.services.vector_choice import vector_search
 from ondol.store.documents import DocumentStore
 from ondol.store.vector_mirror import Mirrored

@@ -17,9 +17,7 @@ from ondol.core.clock import Clock
 from ondol.core.observe import NullObserver, Observer
 from ondol.store import check, collections, filters
 from ondol.store import chunks as _chunk_rows
-from ondol.store.calibration_rows import CalibrationStore
 from ondol.store.database import Database
-from ondol.store.keyword_rows import KeywordStore
 from ondol.store.lexical_index import LexicalIndex, LexicalState
 from ondol.store.migrations import Migration
 from ondol.store.passages import PassageStore
@@ -32,8 +30,9 @@ from ondol.store.vectors import VectorIndex
 class SearchedStore:
     """The database under ``home``, made where absent, and the search of its chunks.
 
-    ``migrations`` are those of all who keep tables in the file. ``resident_bytes`` bounds the vectors held as float32. ``vector_search`` makes what finds the
-    nearest vectors; exact unless given.
+    ``migrations`` are those of all who keep tables in the file. ``resident_bytes`` bounds the
+    vectors held as float32. ``vector_search`` makes what finds the nearest vectors; exact unless
+    given.
     """
 
     def __init__(
@@ -58,10 +57,6 @@ class SearchedStore:
         self._search: VectorSearch = make(self._database, self._vectors)
         self._keywords = LexicalIndex(self._database)
         self.passages = PassageStore(self._database)
-        self.words = KeywordStore(self._database)
-        """What collections know of words: dictionary and synonyms."""
-        self.calibrations = CalibrationStore(self._database)
-        """What was measured about searching collections."""
 
     @property
     def database(self) -> Database:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from tests.unit.cli.conftest import Run
 
+from ondol.app.store_assembly import open_documents
 from ondol.core.clock import SystemClock
 from ondol.core.observe import RequestFinished, Timing
 from ondol.core.request_record import record_of
-from ondol.services.store_assembly import open_documents
 from ondol.store.metric_rows import MetricStore
 
 

@@ -19,6 +19,7 @@ from ondol.services.calibration import (
 from ondol.services.container import Container
 from ondol.services.lookups import Ranking
 from ondol.services.query_features import GREATEST, LEAST, NAMES, QueryWeight, features_of
+from ondol.store.calibration_rows import CalibrationStore
 
 FULL = Calibration(
     fusion=FusionWeight(
@@ -73,7 +74,7 @@ async def test_a_measured_weight_goes_before_the_setting(filled: Container) -> N
         return (await filled.retrieval.search("c", "야근 식대", rerank=False)).dense_weight
 
     assert await weight() == 0.5
-    filled.store.calibrations.set("c", Calibration(FusionWeight(0.35)).as_json())
+    CalibrationStore(filled.store.database).set("c", Calibration(FusionWeight(0.35)).as_json())
     assert await weight() == 0.35
     off = filled.settings.retrieval.model_copy(update={"calibration": "off"})
     result = await filled.retrieval.under(off).search("c", "야근 식대", rerank=False)
@@ -81,14 +82,14 @@ async def test_a_measured_weight_goes_before_the_setting(filled: Container) -> N
     ranks = filled.settings.retrieval.model_copy(update={"fusion": "ranks"})
     result = await filled.retrieval.under(ranks).search("c", "야근 식대", rerank=False)
     assert result.dense_weight == 0.5  # learned of scores, not of ranks
-    filled.store.calibrations.set("c", {})
+    CalibrationStore(filled.store.database).set("c", {})
     assert await weight() == 0.5
     with pytest.raises(NotFound):
-        filled.store.calibrations.set("nowhere", {})
+        CalibrationStore(filled.store.database).set("nowhere", {})
 
 
 async def test_a_weight_by_query_differs_between_queries(filled: Container) -> None:
-    filled.store.calibrations.set("c", FULL.as_json())
+    CalibrationStore(filled.store.database).set("c", FULL.as_json())
     weights = {
         (await filled.retrieval.search("c", query, rerank=False)).dense_weight
         for query in ("야근 식대", "when does the shuttle bus leave the station in the morning")
@@ -116,10 +117,10 @@ async def test_a_measured_verdict_goes_before_the_languages_of_the_catalogue(
     english, korean = "when does the shuttle bus leave", "야근 식대"
     assert (await reranked(english), await reranked(korean)) == (True, False)
     measured = Calibration(rerank={"en": verdict(False), "ko": verdict(True)})
-    filled.store.calibrations.set("c", measured.as_json())
+    CalibrationStore(filled.store.database).set("c", measured.as_json())
     assert (await reranked(english), await reranked(korean)) == (False, True)
     other = {"en": replace(verdict(False), model="another"), "ko": verdict(True)}
-    filled.store.calibrations.set("c", Calibration(rerank=other).as_json())
+    CalibrationStore(filled.store.database).set("c", Calibration(rerank=other).as_json())
     assert await reranked(english)  # nothing was measured of this model in English
 
 

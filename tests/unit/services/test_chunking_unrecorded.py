@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tests.unit.services.test_rechunking import opened
 
+from ondol.app.store_assembly import MIGRATIONS
 from ondol.core.chunking import Chunking
-from ondol.services.store_assembly import MIGRATIONS
 from ondol.store import lexical
 from ondol.store.migrations import APPLICATION_ID, in_order
 

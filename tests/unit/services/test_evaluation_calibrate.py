@@ -24,6 +24,7 @@ from ondol.services.evaluation.halves import halves
 from ondol.services.evaluation.rerank_gain import rerank_gains
 from ondol.services.evaluation.retrieval import ask_all
 from ondol.services.query_features import NAMES
+from ondol.store.calibration_rows import CalibrationStore
 
 WORDS = [f"fruit{chr(97 + n)}" for n in range(20)]
 
@@ -123,7 +124,7 @@ async def test_what_is_learned_is_what_search_then_does(
     assert told == [(n, len(queries)) for n in range(1, len(queries) + 1)]
     assert found.accepted
     assert found.weight.dense < 1
-    container.store.calibrations.set("fruit", Calibration(found.weight).as_json())
+    CalibrationStore(container.store.database).set("fruit", Calibration(found.weight).as_json())
     _, deciding = halves(queries)
     scores = await ask_all(
         container.retrieval, "fruit", deciding, mode="hybrid", rerank=False, now=lambda: 0.0

@@ -30,6 +30,8 @@ from ondol.services.evaluation.optimise import Optimiser
 from ondol.services.evaluation.retrieval import ask_all
 from ondol.services.retrieval import SearchResult
 from ondol.services.scratch import PREFIX, scratch_folder
+from ondol.store.calibration_rows import CalibrationStore
+from ondol.store.keyword_rows import KeywordStore
 from ondol.store.records import Collection, NewChunk
 
 RECURSIVE = Chunking("recursive", 400, 60)
@@ -187,8 +189,8 @@ async def test_a_passage_is_embedded_once_whatever_cut_it_first_stood_in(
 
 async def test_a_cut_is_searched_as_the_collection_would_be(container: Container) -> None:
     """The same cut beside the collection finds the same, at the same scores."""
-    container.store.words.set("c", {"synonyms": [["monday", "weekstart"]]})
-    container.store.calibrations.set("c", {"recipe": "1", "fusion": {"dense": 0.3}})
+    KeywordStore(container.store.database).set("c", {"synonyms": [["monday", "weekstart"]]})
+    CalibrationStore(container.store.database).set("c", {"recipe": "1", "fusion": {"dense": 0.3}})
     with scratch_folder(container.settings.home) as folder:
         async with cutting(container, kept(container), folder, clock=SystemClock()) as maker:
             cut = await maker.make(RECURSIVE)

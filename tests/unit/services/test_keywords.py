@@ -6,6 +6,7 @@ import pytest
 
 from ondol.core.errors import NotFound
 from ondol.services.container import Container
+from ondol.store.keyword_rows import KeywordStore
 
 ROWS = [
     {"id": "a", "title": "보도", "text": "바닥난방은 시공사의 새 이름이다."},
@@ -46,14 +47,22 @@ async def test_a_group_names_a_law_for_look_ups_too(filled: Container) -> None:
 
 async def test_a_dictionary_indexes_the_same_chunks_anew(filled: Container) -> None:
     assert set(await found(filled, "난방")) == {"a", "b"}
-    before = [chunk.chunk for row in ROWS for chunk in filled.store.words.chunks("own", row["id"])]
+    before = [
+        chunk.chunk
+        for row in ROWS
+        for chunk in KeywordStore(filled.store.database).chunks("own", row["id"])
+    ]
     told: list[tuple[int, int]] = []
     report = filled.keywords.configure(
         "own", dictionary=["바닥난방"], progress=lambda done, total: told.append((done, total))
     )
     assert (report.dictionary, report.reindexed, report.chunks) == (1, 4, 4)
     assert told[-1] == (4, 4)
-    after = [chunk.chunk for row in ROWS for chunk in filled.store.words.chunks("own", row["id"])]
+    after = [
+        chunk.chunk
+        for row in ROWS
+        for chunk in KeywordStore(filled.store.database).chunks("own", row["id"])
+    ]
     assert after == before
     assert await found(filled, "바닥난방이란?") == ["a"]
     assert await found(filled, "난방") == ["b"]

@@ -9,10 +9,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ondol.app.store_assembly import open_documents
 from ondol.core.clock import ManualClock
 from ondol.core.types import FloatMatrix, Page, Passage, ReadDocument
-from ondol.services.store_assembly import open_documents
-from ondol.store import DocumentStore, NewChunk
+from ondol.store.documents import DocumentStore
+from ondol.store.records import NewChunk
 
 DIMENSIONS = 16
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ondol.app.store_assembly import MIGRATIONS
 from ondol.core.clock import ManualClock
-from ondol.services.store_assembly import MIGRATIONS
 from ondol.store.database import Database
 from ondol.store.job_rows import ItemError, ItemLease, NewItem, NewJob
 from ondol.store.job_store import JobStore

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.unit.store.builders import DIMENSIONS, cut, document, open_store, units
 
-from ondol.store import DocumentStore
+from ondol.store.documents import DocumentStore
 
 COLLECTIONS = ("a", "둘")
 SOURCES = tuple(f"/{number}.txt" for number in range(14))

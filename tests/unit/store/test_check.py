@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.unit.store.builders import filled, open_store, put, stored_vectors
 
-from ondol.store import StoreReport
+from ondol.store.records import StoreReport
 
 DAMAGE: dict[str, tuple[str, ...]] = {
     "document without collection": ("UPDATE documents SET collection_id = 77 WHERE name = 'a'",),

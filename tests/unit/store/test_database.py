@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from tests.unit.store.builders import filled, open_store, put
 
+from ondol.app.store_assembly import MIGRATIONS
 from ondol.core.clock import SystemClock
 from ondol.core.errors import InvalidInput, StoreError
-from ondol.services.store_assembly import MIGRATIONS
 from ondol.store.database import Database
 
 
@@ -130,6 +130,14 @@ def test_readers_are_bounded(tmp_path: Path) -> None:
     with database.read() as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     database.close()
+
+
+def test_a_gap_in_the_migrations_is_told_before_the_file_is_made(tmp_path: Path) -> None:
+    without_second = [migration for migration in MIGRATIONS if migration.number != 2]
+    for wrong in (without_second, [*MIGRATIONS, MIGRATIONS[0]]):
+        with pytest.raises(ValueError, match="each once"):
+            Database(tmp_path / "d.db", migrations=wrong, clock=SystemClock())
+    assert not (tmp_path / "d.db").exists()
 
 
 def test_a_failed_write_leaves_nothing_and_the_next_one_works(tmp_path: Path) -> None:

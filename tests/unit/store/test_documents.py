@@ -20,7 +20,7 @@ from tests.unit.store.builders import (
 from ondol.core.errors import Conflict, InvalidInput, NotFound
 from ondol.core.observe import DocumentIngested, Event
 from ondol.core.types import Page, ReadDocument
-from ondol.store import DocumentStore
+from ondol.store.documents import DocumentStore
 
 
 @pytest.fixture

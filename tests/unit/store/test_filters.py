@@ -8,7 +8,7 @@ import pytest
 from tests.unit.store.builders import filled, put
 
 from ondol.core.errors import InvalidInput
-from ondol.store import DocumentStore
+from ondol.store.documents import DocumentStore
 from ondol.store.filters import MAX_CONDITIONS, MAX_SET, OPERATORS
 
 ROWS: dict[str, dict[str, Any]] = {

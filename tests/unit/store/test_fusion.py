@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ondol.core.errors import InvalidInput
-from ondol.store import reciprocal_rank_fusion, score_fusion
+from ondol.store.fusion import reciprocal_rank_fusion, score_fusion
 
 LEG = st.lists(
     st.tuples(st.integers(1, 30), st.floats(0, 1)), max_size=30, unique_by=lambda p: p[0]

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from tests.unit.store.random_writer import applied, keys_of, opened, text_of
 
-from ondol.store import DocumentStore
+from ondol.store.documents import DocumentStore
 
 ROOT = Path(__file__).resolve().parents[3]
 KILLS = int(os.environ.get("ONDOL_TEST_KILLS", "6"))

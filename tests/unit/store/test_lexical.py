@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.unit.store.builders import filled, put
 
-from ondol.store import DocumentStore
+from ondol.store.documents import DocumentStore
 from ondol.store.lexical import MAX_TERMS
 
 

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ondol.app.store_assembly import open_documents
 from ondol.core.clock import ManualClock
 from ondol.core.observe import RequestFinished, Timing
 from ondol.core.request_record import RequestRecord, record_of
-from ondol.services.store_assembly import open_documents
-from ondol.store import DocumentStore, tables
+from ondol.store import tables
+from ondol.store.documents import DocumentStore
 from ondol.store.metric_rows import MetricStore
 
 NOW = 1_700_000_000.0

@@ -16,7 +16,7 @@ from tests.unit.store.builders import DIMENSIONS, cosine, cut, open_store, units
 from tests.unit.store.test_lexical import bm25
 
 from ondol.core.types import ReadDocument
-from ondol.store import DocumentStore
+from ondol.store.documents import DocumentStore
 
 COLLECTIONS = ("a", "둘")
 SOURCES = ("/1.txt", "/dir/1.txt", "/2.jsonl#x", "/3.md")

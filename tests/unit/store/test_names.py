@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ondol.store import document_name
-from ondol.store.names import free_name
+from ondol.store.names import document_name, free_name
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.store.builders import DIMENSIONS, filled, open_store, put
 
-from ondol.store import DocumentStore
+from ondol.store.documents import DocumentStore
+from ondol.store.keyword_rows import KeywordStore
 from ondol.store.posting_block import BLOCK_CHUNKS
 from ondol.store.postings import Postings
 
@@ -78,7 +79,9 @@ def test_rewritten_keywords_are_found_at_once_in_every_process(tmp_path: Path) -
         many(store, range(5))
         store.refresh_keywords("c")
         (chunk, _), *_ = store.search_lexical("c", zipf(1, 30), limit=1)
-        assert other.words.rewrite("c", [(chunk, ["바뀐말"]), (999, ["없는말"])]) == 1
+        assert (
+            KeywordStore(other.database).rewrite("c", [(chunk, ["바뀐말"]), (999, ["없는말"])]) == 1
+        )
         assert store.search_lexical("c", ["바뀐말"], limit=3)[0][0] == chunk
         store.refresh_keywords("c")
         assert store.search_lexical("c", ["바뀐말"], limit=3)[0][0] == chunk
@@ -90,11 +93,11 @@ def test_rewritten_keywords_are_found_at_once_in_every_process(tmp_path: Path) -
 
 def test_what_a_collection_knows_is_kept(tmp_path: Path) -> None:
     with filled(tmp_path) as store:
-        assert store.words.get("c") == {}
-        store.words.set("c", {"dictionary": ["온돌이음"]})
+        assert KeywordStore(store.database).get("c") == {}
+        KeywordStore(store.database).set("c", {"dictionary": ["온돌이음"]})
     with open_store(tmp_path) as store:
-        assert store.words.get("c") == store.collection("c").keywords
-        assert store.words.get("c") == {"dictionary": ["온돌이음"]}
+        assert KeywordStore(store.database).get("c") == store.collection("c").keywords
+        assert KeywordStore(store.database).get("c") == {"dictionary": ["온돌이음"]}
 
 
 def test_a_deleted_collection_leaves_no_postings(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.unit.store.builders import (
 )
 
 from ondol.core.errors import InvalidInput
-from ondol.store import DocumentStore
+from ondol.store.documents import DocumentStore
 from ondol.store.matrix import Matrix
 
 FLOAT32, FLOAT16 = 2**29, 0  # resident_bytes that hold everything as float32, or nothing

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from ondol.app.store_assembly import open_documents
 from ondol.core.clock import ManualClock, SystemClock
 from ondol.core.errors import StoreError
 from ondol.core.observe import BatchRun, RequestFinished, Timing
 from ondol.core.request_record import RequestRecord
-from ondol.services.store_assembly import open_documents
 from ondol.store.metric_rows import MetricStore
 from ondol.telemetry.recorder import Recorder, RecorderStats, Retention
 

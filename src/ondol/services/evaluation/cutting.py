@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ondol.app.store_assembly import open_documents
 from ondol.core.chunking import Chunking
 from ondol.core.clock import Clock
 from ondol.core.errors import Conflict, NotFound, OndolError
@@ -22,9 +23,10 @@ from ondol.services.evaluation.cuts import Cut
 from ondol.services.ingest_passages import Prepared, Vectors, cut_passages, embed_missing, prepare
 from ondol.services.ingest_rechunking import GROUP_CHUNKS, as_read
 from ondol.services.query_words import words_of
-from ondol.services.store_assembly import open_documents
 from ondol.services.vector_choice import MakeSearch, vector_search
+from ondol.store.calibration_rows import CalibrationStore
 from ondol.store.documents import DocumentStore
+from ondol.store.keyword_rows import KeywordStore
 from ondol.store.records import Collection
 
 Told = Callable[[], None]
@@ -99,8 +101,8 @@ class Cutting:
             metadata=kept.metadata,
             chunking=making.chunking,
         )
-        self._scratch.words.set(making.name, kept.keywords)
-        self._scratch.calibrations.set(making.name, kept.calibration)
+        KeywordStore(self._scratch.database).set(making.name, kept.keywords)
+        CalibrationStore(self._scratch.database).set(making.name, kept.calibration)
 
     def _prepare(self, making: _Making, name: str) -> Prepared | None:
         """Return the document cut; ``None`` where it is gone by now, or nothing is in it."""

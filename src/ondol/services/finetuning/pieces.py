@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ondol.core.types import Passage, ReadDocument
 from ondol.store.documents import DocumentStore
+from ondol.store.keyword_rows import KeywordStore
 from ondol.text.indexing import indexed_text
 
 _DOCUMENTS_AT_ONCE = 100
@@ -38,7 +39,7 @@ def pieces_of(store: DocumentStore, collection: str) -> Iterator[Piece]:
                 metadata=stored.metadata,
                 media_type=stored.media_type,
             )
-            for row in store.words.chunks(collection, listed.document):
+            for row in KeywordStore(store.database).chunks(collection, listed.document):
                 passage = Passage(row.text, row.start, row.end, row.page, row.heading)
                 yield Piece(
                     chunk=row.chunk,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ondol.app.store_assembly import MIGRATIONS
 from ondol.core.clock import ManualClock
 from ondol.core.job_section import JobSettings
 from ondol.core.timers import ManualTimers
@@ -20,7 +21,6 @@ from ondol.services.jobs.progress import JobView
 from ondol.services.jobs.runner import JobRunner, Surroundings
 from ondol.services.jobs.runner_lock import RunnerLock
 from ondol.services.jobs.service import JobService
-from ondol.services.store_assembly import MIGRATIONS
 from ondol.store.database import Database
 from ondol.store.job_store import JobStore
 
