@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ondol.kernels.bert import BLOCK, BertWeights, FloatArray, Q4Matrix, as_float
-from ondol.kernels.quantize import quantise_channels
+from ondol.kernels.rounding import quantise_channels
 
 Precision = Literal["fp32", "int8"]
 

@@ -32,6 +32,7 @@ _TOKENIZER = struct.Struct("<5iQ")
 _ENTRY_TAIL = struct.Struct("<BIQQ")
 _BLOCK_BYTES = 2 + BLOCK // 2
 _MOST_TENSORS = 100_000
+"""Far above any encoder's (16 a layer), so that a lying count ends at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,12 +56,8 @@ def measure_gemms(
 
 def peaks(gemms: Sequence[Gemm]) -> dict[Kind, float]:
     """Return the best GFLOP/s per kind that any library reached at any shape."""
-    found: dict[Kind, float] = {}
-    for kind in KINDS:
-        rates = [gemm.gflops for gemm in gemms if gemm.kind == kind]
-        if rates:
-            found[kind] = max(rates)
-    return found
+    rates = {kind: [gemm.gflops for gemm in gemms if gemm.kind == kind] for kind in KINDS}
+    return {kind: max(measured) for kind, measured in rates.items() if measured}
 
 
 def _products(threads: int) -> list[tuple[str, Kind, Callable[[int, int, int], Run]]]:

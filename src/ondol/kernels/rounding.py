@@ -1,8 +1,8 @@
-"""Rounds weights to 8 bits so that what they are multiplied with comes out right.
+"""Rounds weights to 8 bits: each by itself, or so that their products come out right.
 
-Each column's rounding error is made up for by the columns that are rounded after it, weighted by
-the inputs' second moments: GPTQ (Frantar et al. 2022, arXiv:2210.17323), on the CPU, in float64.
-Before it, channels with large inputs are scaled down and their weights up: SmoothQuant (Xiao et al.
+``quantise_channels`` takes each weight's nearest step. ``round_weights`` knows the inputs: each
+column's rounding error is made up for by the columns that are rounded after it, weighted by the
+inputs' second moments (GPTQ, Frantar et al. 2022, arXiv:2210.17323; here in float64). Before it, channels with large inputs are scaled down and their weights up: SmoothQuant (Xiao et al.
 2022, arXiv:2211.10438). Pure functions on arrays.
 """
 
@@ -22,6 +22,7 @@ _DAMPING = 0.05
 """Share of the mean moment added to every channel's own, so that the inverse exists."""
 
 _LEAST = np.float32(1e-5)
+"""Magnitudes below it count as this, so that a dead channel's factor stays finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +83,22 @@ def _corrections(moments: NDArray[np.float64]) -> NDArray[np.float64]:
     damped[diagonal] += _DAMPING * max(float(damped[diagonal].mean()), 1e-12)
     upper: NDArray[np.float64] = np.linalg.cholesky(np.linalg.inv(damped)).T
     return upper
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Matrix:
+    """``values`` int8 ``(in, out)`` as ``MatMulInteger`` wants it; ``scales`` float32 ``(out,)``."""
+
+    values: NDArray[np.int8]
+    scales: FloatArray
+
+
+def quantise_channels(weights: FloatArray, *, levels: int = 127) -> Int8Matrix:
+    """Quantise ``(out, in)`` weights; each output channel's largest magnitude becomes ``levels``.
+
+    A channel of zeros (or of denormals) becomes zero. The error of a weight is at most half its channel's scale.
+    """
+    scales = np.abs(weights).max(axis=1) / np.float32(levels)
+    scales[scales < np.finfo(np.float32).tiny] = 1
+    values = np.rint(weights / scales[:, None]).astype(np.int8)
+    return Int8Matrix(values=np.ascontiguousarray(values.T), scales=scales)
