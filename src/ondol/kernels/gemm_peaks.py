@@ -21,10 +21,14 @@ Kind = Literal["fp32", "bf16", "int8"]
 KINDS: tuple[Kind, ...] = ("fp32", "bf16", "int8")
 
 ROWS = 2048
+"""Tokens of a batch: 16 texts of 128."""
+
 SHAPES = ((384, 384), (384, 1536), (1536, 384))
 """(k, n) of the linear layers of a small encoder: attention, and the two of the feed-forward."""
 
 RUNS = 12
+"""The best of these counts: what else the machine does can only slow a run down."""
+
 Run = Callable[[], object]
 
 

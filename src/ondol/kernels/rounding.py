@@ -24,6 +24,11 @@ _DAMPING = 0.05
 _LEAST = np.float32(1e-5)
 """Magnitudes below it count as this, so that a dead channel's factor stays finite."""
 
+_STRENGTH = 0.55
+"""How much of the inputs' unevenness is moved to the weights.
+
+Cosine to float32 with 0.3: 0.9991, with 0.7: 0.9994, in between: 0.9995 (docs/log.md)."""
+
 
 @dataclass(frozen=True, slots=True)
 class RoundedMatrix:
@@ -33,16 +38,15 @@ class RoundedMatrix:
     scales: FloatArray
 
 
-def smoothing(largest: FloatArray, weights: FloatArray, *, strength: float = 0.55) -> FloatArray:
+def smoothing(largest: FloatArray, weights: FloatArray) -> FloatArray:
     """Return the factor for each input channel ``(in,)`` that evens inputs and weights out.
 
     Inputs are to be multiplied, weights ``(out, in)`` divided by it. ``largest`` are the inputs'
-    magnitudes; ``strength`` says how much of their unevenness is moved to the weights. The factors'
-    geometric mean is 1.
+    magnitudes. The factors' geometric mean is 1.
     """
     inputs = np.maximum(largest, _LEAST)
     columns = np.maximum(np.abs(weights).max(axis=0), _LEAST)
-    logs = (1 - strength) * np.log(columns) - strength * np.log(inputs)
+    logs = (1 - _STRENGTH) * np.log(columns) - _STRENGTH * np.log(inputs)
     factors: FloatArray = np.exp(logs - logs.mean()).astype(np.float32)
     return factors
 
