@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, save
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from tests.kernels.synthetic_weights import EPS, HEADS, HIDDEN, LAYERS, Array, _native_name
+from tests.kernels.synthetic_weights import EPS, HEADS, HIDDEN, LAYERS, Array, hub_name
 
 _WIDTH = HIDDEN // HEADS
 
@@ -112,13 +112,13 @@ class ExportedBert:
     def _dense(self, x: str, name: str) -> str:
         self._renamed += 1
         weights = self._store(f"onnx::MatMul_{self._renamed}", self._tensors[f"{name}.w"].T)
-        bias = self._store(self._prefix + _native_name(f"{name}.b"), self._tensors[f"{name}.b"])
+        bias = self._store(self._prefix + hub_name(f"{name}.b"), self._tensors[f"{name}.b"])
         product = self._node("MatMul", [x, weights], f"{name}.product")
         return self._node("Add", [bias, product], f"{name}.sum")
 
     def _norm(self, x: str, name: str, out: str) -> str:
-        scale = self._store(self._prefix + _native_name(f"{name}.w"), self._tensors[f"{name}.w"])
-        shift = self._store(self._prefix + _native_name(f"{name}.b"), self._tensors[f"{name}.b"])
+        scale = self._store(self._prefix + hub_name(f"{name}.w"), self._tensors[f"{name}.w"])
+        shift = self._store(self._prefix + hub_name(f"{name}.b"), self._tensors[f"{name}.b"])
         if self._norm_style == "whole":
             inputs = [x, scale, shift]
             return self._node("LayerNormalization", inputs, out, axis=-1, epsilon=EPS)
@@ -133,7 +133,7 @@ class ExportedBert:
         return self._node("Add", [scaled, shift], out)
 
     def _lookup(self, name: str, ids: str) -> str:
-        table = self._store(self._prefix + _native_name(f"{name}.w"), self._tensors[name])
+        table = self._store(self._prefix + hub_name(f"{name}.w"), self._tensors[name])
         return self._node("Gather", [table, ids], f"{name}.rows")
 
     def _relevance(self, hidden: str, head: Mapping[str, Array]) -> None:

@@ -106,9 +106,9 @@ def write_safetensors(
     for name, value in tensors.items():
         if name == "emb.pos" and skipped:
             value = np.concatenate([np.full((skipped, HIDDEN), 9, np.float32), value])
-        native[prefix + _native_name(name)] = value
+        native[prefix + hub_name(name)] = value
     native |= head or {}
-    _write_safetensors(folder / "model.safetensors", native, dtype)
+    write_tensors(folder / "model.safetensors", native, dtype)
     config: dict[str, Any] = {
         "model_type": kind,
         "hidden_act": "gelu",
@@ -125,7 +125,8 @@ def write_safetensors(
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
 
 
-def _native_name(name: str) -> str:
+def hub_name(name: str) -> str:
+    """Return what the Hub calls the tensor ``name`` (canonical)."""
     parts = name.split(".")
     if parts[0] == "emb":
         if parts[1] == "ln":
@@ -135,7 +136,8 @@ def _native_name(name: str) -> str:
     return f"encoder.layer.{parts[0][1:]}.{_NATIVE[parts[1]]}.{suffix}"
 
 
-def _write_safetensors(path: Path, tensors: Mapping[str, Array], dtype: str) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Array], dtype: str = "F32") -> None:
+    """Write a safetensors file of ``tensors`` under the names given."""
     directory: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     body = b""
     for name, value in tensors.items():

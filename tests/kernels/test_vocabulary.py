@@ -18,10 +18,12 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from ondol.kernels.bert import BertWeights, Q4Matrix, as_float
 from ondol.kernels.e5s1 import read_e5s1
 from ondol.kernels.kernel_error import KernelError
-from ondol.kernels.scripts import DEFAULT_SCRIPTS, Script, script_test
 from ondol.kernels.vocabulary import (
+    DEFAULT_SCRIPTS,
+    Script,
     kept_pieces,
     read_tokenizer,
+    script_test,
     trim,
     trim_tokenizer,
     trim_weights,

@@ -20,13 +20,17 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ondol.kernels.bert import BLOCK, BertWeights, FloatArray, Q4Matrix, as_float
-from ondol.kernels.quantize import quantise_channels
+from ondol.kernels.rounding import quantise_channels
 
 Precision = Literal["fp32", "int8"]
 
 _FUSED = "com.microsoft"
 _OPSET = 21
+"""The first whose ``DequantizeLinear`` takes 4-bit blocks (``block_size``)."""
+
 _IR_VERSION = 10
+"""The one that came with opset 21; older runtimes refuse a newer one."""
+
 _CENTRE = 128
 """The uint8 that stands for 0 in a quantised activation."""
 

@@ -27,11 +27,12 @@ from ondol.kernels.bert import (
 from ondol.kernels.kernel_error import KernelError
 
 MAGIC = b"E5S1"
-_HEADER = struct.Struct("<4sI7ifi")
-_TOKENIZER = struct.Struct("<5iQ")
-_ENTRY_TAIL = struct.Struct("<BIQQ")
-_BLOCK_BYTES = 2 + BLOCK // 2
+_HEADER = struct.Struct("<4sI7ifi")  # magic, version, seven sizes, eps, block size
+_TOKENIZER = struct.Struct("<5iQ")  # pieces, four ids, bytes of text; skipped
+_ENTRY_TAIL = struct.Struct("<BIQQ")  # code, elements, offset, bytes
+_BLOCK_BYTES = 2 + BLOCK // 2  # an fp16 scale, then two elements a byte
 _MOST_TENSORS = 100_000
+"""Far above any encoder's (16 a layer), so that a lying count ends at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,14 @@ Kind = Literal["fp32", "bf16", "int8"]
 KINDS: tuple[Kind, ...] = ("fp32", "bf16", "int8")
 
 ROWS = 2048
+"""Tokens of a batch: 16 texts of 128."""
+
 SHAPES = ((384, 384), (384, 1536), (1536, 384))
 """(k, n) of the linear layers of a small encoder: attention, and the two of the feed-forward."""
 
 RUNS = 12
+"""The best of these counts: what else the machine does can only slow a run down."""
+
 Run = Callable[[], object]
 
 
@@ -56,12 +60,8 @@ def measure_gemms(
 
 def peaks(gemms: Sequence[Gemm]) -> dict[Kind, float]:
     """Return the best GFLOP/s per kind that any library reached at any shape."""
-    found: dict[Kind, float] = {}
-    for kind in KINDS:
-        rates = [gemm.gflops for gemm in gemms if gemm.kind == kind]
-        if rates:
-            found[kind] = max(rates)
-    return found
+    rates = {kind: [gemm.gflops for gemm in gemms if gemm.kind == kind] for kind in KINDS}
+    return {kind: max(measured) for kind, measured in rates.items() if measured}
 
 
 def _products(threads: int) -> list[tuple[str, Kind, Callable[[int, int, int], Run]]]:

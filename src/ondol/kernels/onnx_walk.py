@@ -183,10 +183,10 @@ class GraphWalk:
         return [int(size) for size in self._constant(name).reshape(-1)[-2:]]
 
     def _user(self, name: str, *ops: str) -> Any:
-        found = [node for node in self._users[name] if node.op_type in ops]
-        if not found:
-            raise UnknownGraph(f"no {' or '.join(ops)} uses {name}")
-        return found[0]
+        for node in self._users[name]:
+            if node.op_type in ops:
+                return node
+        raise UnknownGraph(f"no {' or '.join(ops)} uses {name}")
 
     def _is_constant(self, name: str) -> bool:
         maker = self._maker.get(name)

@@ -97,10 +97,10 @@ class _Reader:
     def __init__(self, *, path: Path, walk: GraphWalk) -> None:
         self.path = path
         self._walk = walk
-        found = next((m for m in map(_WORDS.fullmatch, walk.initialisers) if m), None)
-        if found is None:
+        match = next((m for m in map(_WORDS.fullmatch, walk.initialisers) if m), None)
+        if match is None:
             raise UnknownGraph("it has no word embeddings under BERT's name")
-        self._prefix = found[1]
+        self._prefix = match[1]
 
     def tensor(self, name: str) -> FloatArray:
         if name in _TABLES:

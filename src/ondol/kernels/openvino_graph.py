@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondol.kernels.bert import BLOCK, BertWeights, FloatArray, Q4Matrix, as_float
-from ondol.kernels.calibration.ranges import LEVELS
-from ondol.kernels.calibration.static_int8 import StaticInt8
+from ondol.kernels.calibration.static_int8 import LEVELS, StaticInt8
 from ondol.kernels.openvino_library import openvino
-from ondol.kernels.quantize import quantise_channels
+from ondol.kernels.rounding import quantise_channels
 
 Precision = Literal["fp32", "int8", "int8-weights"]
 
@@ -225,11 +224,11 @@ class OpenVinoGraph:
 
     def _affine(self, of: str) -> _Affine | None:
         """Return what turns the input ``of`` into steps around 0, or ``None`` where none are made."""
-        found = self._static.ranges.get(of) if self._static else None
-        if found is None:
+        fitted = self._static.ranges.get(of) if self._static else None
+        if fitted is None:
             return None
-        inverse: FloatArray = np.reciprocal(found.step)
-        return _Affine(inverse, -found.low * inverse - np.float32(_CENTRE))
+        inverse: FloatArray = np.reciprocal(fitted.step)
+        return _Affine(inverse, -fitted.low * inverse - np.float32(_CENTRE))
 
     def _rescaled(self, x: Any, of: str) -> _Signal:
         affine = self._affine(of)

@@ -1,8 +1,9 @@
 """The file of the form ``native:int8``: weights packed as the C kernels read them.
 
-Layout: 8 bytes ``ONDOLN01``, u64 length of the directory, the directory as JSON (sizes, and per
-array its dtype, shape and offset), then the arrays, each at a multiple of 64 bytes. The file is
-memory-mapped and used in place. Knows the packing; the arithmetic is ``native/encoder.c``'s.
+Layout: 8 bytes ``ONDOLN01``, u64 length of the directory, the directory as JSON (sizes, how texts
+are given to the model, and per array its dtype, shape and offset), then the arrays, each at a
+multiple of 64 bytes. The file is memory-mapped and used in place. Knows the packing; the arithmetic
+is ``native/encoder.c``'s.
 """
 
 from __future__ import annotations
@@ -12,17 +13,23 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ondol.kernels.bert import BertShape, BertWeights, FloatArray, Q4Matrix, as_float
 from ondol.kernels.calibration.statistics import Tokens, hidden_states, input_statistics
+from ondol.kernels.kernel_error import KernelError
 from ondol.kernels.rounding import round_weights, smoothing
 
 _MAGIC = b"ONDOLN01"
 _ALIGN = 64
+"""A cache line, and one register of 512 bits."""
+
+_LARGEST_OFFSET = 2**53
+"""Stands for an offset while the directory's length is measured: no real one has more digits."""
+
 _PANEL = 64
 """Output columns that lie together; see PANEL in the C file."""
 
@@ -30,11 +37,29 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
+class TextSettings:
+    """How texts are given to an embedder: what its model card says.
+
+    ``tokenizer`` is a ``tokenizer.json`` beside the weights; ``pooling`` is the mean of the tokens'
+    vectors, or the first token's; the prefixes are put before every query and document.
+    """
+
+    tokenizer: str = "tokenizer.json"
+    pooling: Literal["mean", "cls"] = "mean"
+    query_prefix: str = ""
+    document_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PackedWeights:
-    """A mapped file: the sizes, and its arrays by name (read-only views of the mapping)."""
+    """A mapped file: the sizes, and its arrays by name (read-only views of the mapping).
+
+    ``texts`` is ``None`` where the file does not say how texts are given to the model.
+    """
 
     shape: BertShape
     arrays: Mapping[str, Array]
+    texts: TextSettings | None = None
 
 
 def packable(shape: BertShape) -> bool:
@@ -43,15 +68,23 @@ def packable(shape: BertShape) -> bool:
     return shape.hidden % _PANEL == 0 and shape.ffn % shape.hidden == 0 and head % 32 == 0
 
 
-def write_packed(weights: BertWeights, items: Sequence[Tokens], path: Path) -> None:
+def write_packed(
+    weights: BertWeights,
+    items: Sequence[Tokens],
+    path: Path,
+    *,
+    texts: TextSettings | None = None,
+) -> None:
     """Quantise ``weights``, calibrated on ``items``, and write them to ``path``.
 
-    Raises ``ValueError`` when the sizes do not suit the kernels or there is nothing to calibrate on.
+    Raises ``KernelError`` when the sizes do not suit the kernels, and ``ValueError`` when there is
+    nothing to calibrate on.
     """
     shape = weights.shape
     if not packable(shape):
-        raise ValueError(
-            f"hidden {shape.hidden}, ffn {shape.ffn}, {shape.heads} heads do not suit the kernels"
+        raise KernelError(
+            f"hidden {shape.hidden}, ffn {shape.ffn}, {shape.heads} heads do not suit the kernels",
+            hint="hidden must be a multiple of 64, hidden / heads of 32, and ffn of hidden",
         )
     arrays = dict(_plain_arrays(weights))
 
@@ -60,7 +93,7 @@ def write_packed(weights: BertWeights, items: Sequence[Tokens], path: Path) -> N
 
     hidden_states(weights, items, observe=pack)
     with path.open("wb") as out:
-        _write(out, shape, arrays)
+        _write(out, shape, arrays, texts)
 
 
 def read_packed(path: Path) -> PackedWeights:
@@ -77,7 +110,12 @@ def read_packed(path: Path) -> PackedWeights:
         if offset + size > len(mapped):
             raise ValueError(f"{path.name} is cut short: {name} ends behind its end")
         arrays[name] = mapped[offset : offset + size].view(dtype).reshape(shape)
-    return PackedWeights(shape=BertShape(**directory["shape"]), arrays=arrays)
+    texts = directory.get("texts")
+    return PackedWeights(
+        shape=BertShape(**directory["shape"]),
+        arrays=arrays,
+        texts=TextSettings(**texts) if texts else None,
+    )
 
 
 def _plain_arrays(weights: BertWeights) -> Iterator[tuple[str, Array]]:
@@ -114,13 +152,13 @@ def _packed(weights: BertWeights, name: str, inputs: FloatArray) -> Iterator[tup
     """
     matrix, bias = _matrix(weights, name)
     groups = matrix.shape[1] // weights.shape.hidden
-    seen = input_statistics(inputs, groups=groups)
-    factors = smoothing(seen.largest, matrix)
+    statistics = input_statistics(inputs, groups=groups)
+    factors = smoothing(statistics.largest, matrix)
     yield f"{name}.factors", factors
     for group, columns in enumerate(np.split(np.arange(matrix.shape[1]), groups)):
-        these = factors[columns]
-        moments = seen.moments[group] * np.outer(these, these)
-        rounded = round_weights(matrix[:, columns] / these, moments)
+        scaling = factors[columns]
+        moments = statistics.moments[group] * np.outer(scaling, scaling)
+        rounded = round_weights(matrix[:, columns] / scaling, moments)
         yield f"{name}.{group}.weights", _panels(rounded.values)
         yield f"{name}.{group}.scale", rounded.scales
         yield f"{name}.{group}.sum", rounded.values.sum(axis=1, dtype=np.int32).astype(np.float32)
@@ -134,8 +172,11 @@ def _matrix(weights: BertWeights, name: str) -> tuple[FloatArray, FloatArray]:
         return as_float(weights.matrix(f"{name}.w")), weights.vector(f"{name}.b")
     # Folded into the queries: attention's 1/sqrt(d), and log2 e, as the kernels take powers of 2.
     head = weights.shape.hidden // weights.shape.heads
-    one = np.float32(1)
-    factors = {"q": np.float32(head**-0.5 * math.log2(math.e)), "k": one, "v": one}
+    factors = {
+        "q": np.float32(head**-0.5 * math.log2(math.e)),
+        "k": np.float32(1),
+        "v": np.float32(1),
+    }
     return (
         np.concatenate([as_float(weights.matrix(f"{p}.{n}.w")) * f for n, f in factors.items()]),
         np.concatenate([weights.vector(f"{p}.{n}.b") * f for n, f in factors.items()]),
@@ -148,20 +189,24 @@ def _panels(values: NDArray[np.int8]) -> NDArray[np.int8]:
     return values.reshape(rows // _PANEL, _PANEL, columns // 4, 4).transpose(0, 2, 1, 3)
 
 
-def _write(out: BinaryIO, shape: BertShape, arrays: Mapping[str, Array]) -> None:
-    blank = {name: (array.dtype.str, array.shape, 2**53) for name, array in arrays.items()}
-    start = 16 + len(_directory(shape, blank))
-    places: dict[str, tuple[str, tuple[int, ...], int]] = {}
+def _write(
+    out: BinaryIO, shape: BertShape, arrays: Mapping[str, Array], texts: TextSettings | None
+) -> None:
+    head = {"shape": asdict(shape), "texts": asdict(texts) if texts else None}
+
+    def directory(offsets: Mapping[str, int]) -> bytes:
+        entries = {
+            name: (array.dtype.str, array.shape, offsets[name]) for name, array in arrays.items()
+        }
+        return json.dumps({**head, "arrays": entries}).encode()
+
+    length = len(directory(dict.fromkeys(arrays, _LARGEST_OFFSET)))
+    offsets: dict[str, int] = {}
+    end = 16 + length
     for name, array in arrays.items():
-        start += -start % _ALIGN
-        places[name] = (array.dtype.str, array.shape, start)
-        start += array.nbytes
-    directory = _directory(shape, places).ljust(len(_directory(shape, blank)))
-    out.write(_MAGIC + len(directory).to_bytes(8, "little") + directory)
+        offsets[name] = end + -end % _ALIGN
+        end = offsets[name] + array.nbytes
+    out.write(_MAGIC + length.to_bytes(8, "little") + directory(offsets).ljust(length))
     for name, array in arrays.items():
-        out.write(b"\0" * (places[name][2] - out.tell()))
+        out.write(b"\0" * (offsets[name] - out.tell()))
         out.write(np.ascontiguousarray(array).tobytes())
-
-
-def _directory(shape: BertShape, arrays: Mapping[str, Any]) -> bytes:
-    return json.dumps({"shape": asdict(shape), "arrays": arrays}).encode()

@@ -19,6 +19,7 @@ from ondol.kernels.bert import BertShape, BertWeights, FloatArray, expected_shap
 from ondol.kernels.kernel_error import KernelError
 
 _MOST_HEADER_BYTES = 100_000_000
+"""The format's own limit, so that a lying length is not read into memory."""
 _ENCODER_NAMES = {
     "emb.word": "embeddings.word_embeddings.weight",
     "emb.pos": "embeddings.position_embeddings.weight",
@@ -93,10 +94,10 @@ class _Reader:
 
     def tensor(self, name: str) -> FloatArray:
         native = native_name(name, self.prefix)
-        found = self.tensors.get(native)
-        if found is None:
+        tensor = self.tensors.get(native)
+        if tensor is None:
             raise _damaged(self.path, f"tensor {native} is missing")
-        values = self._read(native, found)
+        values = self._read(native, tensor)
         if name == "emb.pos":
             values = values[self.skipped :]
         if values.shape != expected_shape(name, self.shape):

@@ -17,8 +17,16 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from ondol.core.errors import ModelError
-from ondol.kernels.gguf import BLOCKS, TYPE_NUMBERS, BlockType, Bytes, Gguf, GgufTensor, read_gguf
-from ondol.kernels.gguf_blocks import to_q8_0
+from ondol.kernels.gguf import (
+    BLOCKS,
+    TYPE_NUMBERS,
+    BlockType,
+    Bytes,
+    Gguf,
+    GgufTensor,
+    read_gguf,
+    to_q8_0,
+)
 
 GenAIPrecision = Literal["q4", "int8"]
 

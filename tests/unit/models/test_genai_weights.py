@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 
 from ondol.core.errors import ModelError
-from ondol.kernels.gguf import BLOCKS, TYPE_NUMBERS, BlockType, Bytes, read_gguf
-from ondol.kernels.gguf_blocks import dequantised, to_q8_0
+from ondol.kernels.gguf import (
+    BLOCKS,
+    TYPE_NUMBERS,
+    BlockType,
+    Bytes,
+    dequantised,
+    read_gguf,
+    to_q8_0,
+)
 from ondol.kernels.kernel_error import KernelError
 from ondol.models.genai_weights import find_aliases, rewrite, write_tokenizer
 

@@ -59,24 +59,24 @@ def hidden_states(
     """
     if not items:
         raise ValueError("there are no texts to run")
-    see = observe or _ignore
+    notify = observe or _ignore
     shape = weights.shape
     ends = np.cumsum([len(item.ids) for item in items])
     spans = list(zip(ends - [len(item.ids) for item in items], ends, strict=True))
     x = _norm(weights, "emb.ln", _embedded(weights, items))
     for index in range(shape.layers):
         p = f"l{index}."
-        see(f"{p}qkv", x)
+        notify(f"{p}qkv", x)
         q, k, v = (_linear(weights, p + part, x) for part in "qkv")
         context = np.empty_like(x)
         for start, end in spans:
             rows = slice(start, end)
             context[rows] = _attention(q[rows], k[rows], v[rows], heads=shape.heads)
-        see(f"{p}ao", context)
+        notify(f"{p}ao", context)
         x = _norm(weights, f"{p}aln", _linear(weights, f"{p}ao", context) + x)
-        see(f"{p}fi", x)
+        notify(f"{p}fi", x)
         wide = _gelu(_linear(weights, f"{p}fi", x))
-        see(f"{p}fo", wide)
+        notify(f"{p}fo", wide)
         x = _norm(weights, f"{p}oln", _linear(weights, f"{p}fo", wide) + x)
     return x
 
@@ -102,8 +102,8 @@ def _rows(weights: BertWeights, ids: np.ndarray[tuple[int], np.dtype[np.int64]])
     table = weights.matrix("emb.word")
     if isinstance(table, Q4Matrix):
         return Q4Matrix(packed=table.packed[ids], scales=table.scales[ids]).dequantised()
-    found: FloatArray = table[ids]
-    return found
+    rows: FloatArray = table[ids]
+    return rows
 
 
 def _linear(weights: BertWeights, name: str, x: FloatArray) -> FloatArray:

@@ -15,7 +15,7 @@ typedef struct {
     uint16_t *shares; /* (ATTENTION_ROWS, length) bf16 */
 } head_room;
 
-#define ATTENTION_ROWS 6 /* queries that are worked on together */
+#define ATTENTION_ROWS 6 /* queries that are worked on together, as TILE in product.h */
 
 /* Lay one head's keys out so that 16 keys of one pair of dimensions are one register. */
 INTERNAL void pack_keys(const uint16_t *k, int32_t length, int32_t stride, int32_t head, uint32_t *to);

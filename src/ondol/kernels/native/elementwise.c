@@ -1,6 +1,7 @@
 #include "elementwise.h"
 
 range quantise_row(const float *x, const float *factors, int32_t n, uint8_t *q) {
+    /* beyond any activation: float's own limit is 3.4e38 */
     __m512 least = _mm512_set1_ps(3e38f), largest = _mm512_set1_ps(-3e38f);
     for (int32_t i = 0; i < n; i += 16) {
         __m512 v = _mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_loadu_ps(factors + i));
@@ -10,6 +11,7 @@ range quantise_row(const float *x, const float *factors, int32_t n, uint8_t *q) 
     range r;
     r.low = _mm512_reduce_min_ps(least);
     float span = _mm512_reduce_max_ps(largest) - r.low;
+    /* a row of equal values is all low: any scale will do, and none may be 0 */
     r.scale = span > 1e-12f ? span / 255.0f : 1.0f;
     __m512 low = _mm512_set1_ps(r.low), inverse = _mm512_set1_ps(1.0f / r.scale);
     for (int32_t i = 0; i < n; i += 16) {

@@ -19,8 +19,8 @@
 #include "threads.h"
 
 #define BLOCK 48 /* rows that go through a layer together; their activations stay in L2 */
-#define LEAST_GROUP 48 /* rows of the smallest and the largest group of texts */
-#define LARGEST_GROUP 256
+#define LEAST_GROUP 48 /* rows of the smallest group of texts: one block */
+#define LARGEST_GROUP 256 /* of the largest: 14 bytes a channel, 1.4 MB at 384, about a core's L2 */
 
 typedef struct {
     const int32_t *offsets, *ids, *types;

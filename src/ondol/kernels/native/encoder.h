@@ -1,4 +1,4 @@
-/* The interface that Python calls (native_library.py mirrors it): a BERT encoder in 8-bit integers. */
+/* The interface that Python calls (packed_encoder.py mirrors it): a BERT encoder in 8-bit integers. */
 #ifndef ONDOL_ENCODER_H
 #define ONDOL_ENCODER_H
 

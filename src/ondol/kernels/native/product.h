@@ -6,7 +6,7 @@
 #include "elementwise.h"
 
 #define PANEL 64 /* columns of one packed weight panel */
-#define TILE 6   /* rows of one register tile */
+#define TILE 6   /* rows of one register tile: 6 x 4 sums, 4 weights and a row fit 32 registers */
 
 /* Weights (out, in) packed as [out/64][in/4][64][4] signed bytes.
  * y[n] = scale[n] * (row_scale * sum_k q[k] w[n][k] + row_low * sum[n]) + bias[n]. */

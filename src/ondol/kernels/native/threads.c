@@ -94,6 +94,8 @@ void pool_meet(pool *p) {
         atomic_fetch_add_explicit(&p->phase, 1, memory_order_release);
         return;
     }
+    /* The others come soon, so wait awake; give the processor up in the end, since there may be
+     * fewer processors than threads. */
     for (int spins = 0; atomic_load_explicit(&p->phase, memory_order_acquire) == phase; spins++) {
         if (spins < 4000) _mm_pause();
         else sched_yield();

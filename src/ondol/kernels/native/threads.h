@@ -6,7 +6,7 @@
 
 #include "elementwise.h"
 
-#define MAX_THREADS 256
+#define MAX_THREADS 256 /* what a pool has room for; it starts no more */
 
 typedef struct pool pool;
 

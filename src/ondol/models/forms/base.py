@@ -73,7 +73,7 @@ class FormSource:
     ) -> list[Encoded]:
         """Return our calibration texts as the model will meet them when it runs as ``form``."""
         from ondol.backends.tokenizer import TextTokenizer
-        from ondol.kernels.calibration.items import LONGEST, calibration_inputs
+        from ondol.kernels.calibration import LONGEST, calibration_inputs
 
         entry = self.entry
         tokenizer = TextTokenizer(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ondol.backends.base import Encoder
 from ondol.core.errors import ModelError
-from ondol.kernels.native_library import is_built
+from ondol.kernels.packed_encoder import is_built
 from ondol.kernels.processor import NEEDED_FLAGS, processor_suits
 from ondol.models.catalogue import CatalogueEntry
 from ondol.models.form import Form
@@ -41,10 +41,17 @@ class NativeForms:
         return source.files_of(form, f"{form.file_stem}.bin")
 
     def build(self, source: FormSource, form: Form, targets: tuple[Path, ...]) -> None:
-        from ondol.kernels.packed_weights import write_packed
+        from ondol.kernels.packed_weights import TextSettings, write_packed
 
-        weights = source.weights_of(form, targets)
-        write_packed(weights, source.calibration_items(form, targets, weights), targets[0])
+        entry, weights = source.entry, source.weights_of(form, targets)
+        texts = TextSettings(
+            tokenizer=source.tokenizer_of(form).name,
+            pooling="cls" if entry.pooling == "cls" else "mean",
+            query_prefix=entry.query_prefix,
+            document_prefix=entry.document_prefix,
+        )
+        items = source.calibration_items(form, targets, weights)
+        write_packed(weights, items, targets[0], texts=texts)
 
     def load(self, source: FormSource, form: Form, setup: FormSetup) -> Encoder:
         from ondol.backends.native_encoder import NativeEncoder
@@ -58,14 +65,10 @@ class NativeForms:
                 f"{source.entry.id} ({form}) cannot be read: {error}",
                 hint=f"fetch it anew: ondol models pull {source.entry.id} --force",
             ) from error
-        first_token = source.entry.pooling == "cls" or packed.shape.classifier
         return NativeEncoder(
-            packed.arrays,
+            packed,
             source.tokenizer_of(form),
             spec=setup.spec,
             threads=setup.threads,
-            layers=packed.shape.layers,
-            heads=packed.shape.heads,
-            eps=packed.shape.eps,
-            pooling="cls" if first_token else "mean",
+            first_token=source.entry.pooling == "cls" or packed.shape.classifier,
         )

@@ -9,8 +9,7 @@ import pytest
 from tests.kernels.synthetic_weights import Array, e5s1_bytes
 
 from ondol.kernels.calibration import calibration_texts
-from ondol.kernels.calibration.ranges import LEVELS, fit_range
-from ondol.kernels.calibration.static_int8 import calibrate
+from ondol.kernels.calibration.static_int8 import LEVELS, calibrate, fit_range
 from ondol.kernels.e5s1 import read_e5s1
 
 
