@@ -23,13 +23,13 @@ from typing import Any
 
 from common import data_set, report, table, working_home
 
-from ondol.core.chunking import ChunkStrategy
+from ondol.app.components import Parts
+from ondol.app.container import Container
+from ondol.core.chunk_options import ChunkStrategy
 from ondol.core.settings import load_settings
 from ondol.core.types import Hit, SearchMode
-from ondol.services.components import Parts
-from ondol.services.container import Container
-from ondol.services.evaluation.datasets import Query, load_beir
-from ondol.services.evaluation.scores import QueryScore, differences, mean, score
+from ondol.lab.evaluate.answer_evaluation import QueryScore, differences, mean, score
+from ondol.lab.evaluate.datasets import Query, load_beir
 
 BASELINE = "heading"
 VARIANTS: dict[str, tuple[ChunkStrategy, int, int]] = {

@@ -32,8 +32,8 @@ class Engine:
 
     def __init__(self, *, model: str, form: str, threads: int, budget: int) -> None:
         from ondol.core.types import Pair
-        from ondol.engine.batcher import Batcher, BatcherLimits
         from ondol.models.loading import load_encoder
+        from ondol.runtime.encoders.batcher import Batcher, BatcherLimits
 
         self._pair = Pair
         encoder = load_encoder(model_files(model), form=form, threads=threads)
@@ -206,9 +206,9 @@ def uncached() -> dict[str, Any]:
 
 
 async def _opened(model: str, threads: int, *, reranker: bool) -> Any:
+    from ondol.app.components import Parts
+    from ondol.app.container import Container
     from ondol.core.settings import load_settings
-    from ondol.services.components import Parts
-    from ondol.services.container import Container
 
     flags = {
         "generation.model": "none",

@@ -31,19 +31,19 @@ from typing import Any
 from common import report, table
 from texts import mixed
 
-from ondol.backends.base import Encoder, EncoderSpec
 from ondol.backends.fake_encoder import FakeEmbedder
-from ondol.core.observe import Timing
+from ondol.backends.protocols import Encoder, EncoderSpec
+from ondol.core.events import Timing
 from ondol.core.settings import load_settings
 from ondol.core.types import Encoded, Pair
-from ondol.engine.batcher import Batcher, BatcherLimits, BatchResult
 from ondol.models.library import ModelLibrary
 from ondol.models.loading import load_encoder
 from ondol.runtime.embedding_cache.cache_memory import EmbeddingCache, MemoryEmbeddingCache
 from ondol.runtime.embedding_cache.cache_sqlite import SqliteEmbeddingCache
 from ondol.runtime.embedding_cache.embedding_cache import FILE_NAME, CachedLane, CacheTiers
-from ondol.runtime.encoder_lane import EncoderLane
-from ondol.services.embedding import EmbeddingService
+from ondol.runtime.encoders.batcher import Batcher, BatcherLimits, BatchResult
+from ondol.runtime.encoders.embedding import EmbeddingService
+from ondol.runtime.encoders.encoder_lane import EncoderLane
 
 BULK = 64
 MEMORY = 64 * 2**20

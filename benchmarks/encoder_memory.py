@@ -53,7 +53,7 @@ class Child:
         """Import what serving this form imports."""
         import importlib
 
-        for name in ("ondol.engine.batcher", "ondol.models.loading", "tokenizers"):
+        for name in ("ondol.runtime.encoders.batcher", "ondol.models.loading", "tokenizers"):
             importlib.import_module(name)
         importlib.import_module(_BACKENDS[form.partition(":")[0]])
         return memory()
@@ -78,8 +78,8 @@ class Child:
             return asyncio.run(self._serve(lines, every, budget))
 
     async def _serve(self, lines: Iterable[str], every: int, budget: int) -> Mapping[str, Any]:
-        from ondol.core.memory import trim
-        from ondol.engine.batcher import Batcher, BatcherLimits
+        from ondol.core.process import trim
+        from ondol.runtime.encoders.batcher import Batcher, BatcherLimits
 
         batcher = Batcher(
             self._encoder, limits=BatcherLimits(token_budget=budget, queue_seconds=3600.0)

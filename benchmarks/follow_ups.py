@@ -20,16 +20,14 @@ from typing import Any
 import numpy as np
 from common import ROOT, data_set, report, table
 
+from ondol.answers.rewriting import QueryRewriter, Turn
+from ondol.app.components import Parts
+from ondol.app.container import Container
 from ondol.core.settings import load_settings
 from ondol.core.types import Hit
-from ondol.services.components import Parts
-from ondol.services.container import Container
-from ondol.services.evaluation.datasets import Query, read_jsonl
-from ondol.services.evaluation.halves import halves
-from ondol.services.evaluation.statistics import ndcg
-from ondol.services.evaluation.wording import contains
-from ondol.services.query_rewriting import QueryRewriter
-from ondol.text.query_rewriting import Turn
+from ondol.lab.evaluate.datasets import Query, halves, read_jsonl
+from ondol.lab.evaluate.statistics import ndcg
+from ondol.lab.evaluate.wording import contains
 
 QUESTIONS = ROOT / "benchmarks" / "questions" / "follow_ups.jsonl"
 COLLECTIONS = {"statutes": "eval-ko_law_statutes", "demo": "demo"}

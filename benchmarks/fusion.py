@@ -20,16 +20,15 @@ from typing import Any
 import numpy as np
 from common import data_set, report, table
 
+from ondol.app.components import Parts
+from ondol.app.container import Container
 from ondol.core.settings import load_settings
-from ondol.services.components import Parts
-from ondol.services.container import Container
-from ondol.services.evaluation.datasets import Query, load_beir
-from ondol.services.evaluation.fusion_fit import WEIGHTS, Sample, scores_by_query, weight_by_query
-from ondol.services.evaluation.halves import halves
-from ondol.services.evaluation.statistics import ndcg
-from ondol.services.lookups import brought_forward
-from ondol.services.query_features import features_of
-from ondol.store.fusion import reciprocal_rank_fusion, score_fusion
+from ondol.lab.evaluate.datasets import Query, halves, load_beir
+from ondol.lab.evaluate.fusion_calibration import WEIGHTS, Sample, scores_by_query, weight_by_query
+from ondol.lab.evaluate.statistics import ndcg
+from ondol.search.fusion import reciprocal_rank_fusion, score_fusion
+from ondol.search.lookups import brought_forward
+from ondol.search.query_words import features_of
 
 SETS = (
     *("ko_fire_petitions", "ko_korquad", "ko_law_precedents", "ko_law_statutes"),

@@ -24,12 +24,12 @@ import httpx
 from common import report, table
 
 from ondol.core.settings import load_settings
-from ondol.services.bench.load.figures import Seen
-from ondol.services.bench.load.measuring import capacity, shots_now, yardstick_of
-from ondol.services.bench.load.plan import Manner, Shot, Target, ask, leaving
-from ondol.services.bench.load.prompts import PromptMaker
-from ondol.services.bench.load.traces import Row
-from ondol.services.bench.server_child import ServerChild, only_generator
+from ondol.lab.bench.load_figures import Seen
+from ondol.lab.bench.load_measuring import capacity, shots_now, yardstick_of
+from ondol.lab.bench.load_plan import Manner, Shot, Target, ask, leaving
+from ondol.lab.bench.load_prompts import PromptMaker
+from ondol.lab.bench.request_trace import Row
+from ondol.lab.bench.server_child import ServerChild, only_generator
 
 SLOTS = 4
 DEADLINE_MS = 2000.0

@@ -17,7 +17,7 @@ from typing import Any
 from common import ROOT, data_set, report, table
 
 from ondol.core.types import ReadDocument
-from ondol.text.readers import IsolatedReader, ReadFailure, ReadItem, ReadLimits
+from ondol.documents.readers import IsolatedReader, ReadFailure, ReadItem, ReadLimits
 
 EXPECTED = ROOT / "tests" / "data" / "hostile_files.json"
 LIMITS = ReadLimits()

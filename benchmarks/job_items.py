@@ -18,7 +18,7 @@ from typing import Any
 
 from common import rows_of
 
-from ondol.core.job_section import JobSettings
+from ondol.core.settings.operation_sections import JobSettings
 
 SETS = ("ko_reviews_yogiyo", "en_reviews_zomato")
 _TOO_LONG = "x" * (JobSettings().max_item_bytes + 1)

@@ -18,19 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from ondol.app.store_assembly import MIGRATIONS
-from ondol.core.job_section import JobSettings
-from ondol.core.observe import Timing
-from ondol.core.terms import Terms
+from ondol.core.events import Timing
+from ondol.core.request_terms import Terms
+from ondol.core.settings.operation_sections import JobSettings
 from ondol.core.timers import LoopTimers
-from ondol.services.interactive_traffic import InteractiveTraffic
-from ondol.services.jobs.feed import JobFeed
-from ondol.services.jobs.intake import Given
-from ondol.services.jobs.runner import JobRunner, Surroundings
-from ondol.services.jobs.runner_lock import RunnerLock
-from ondol.services.jobs.service import JobService
-from ondol.services.jobs.work import Worked
+from ondol.jobs.feed import JobFeed
+from ondol.jobs.intake import Given
+from ondol.jobs.job_service import JobService
+from ondol.jobs.job_store import JobStore
+from ondol.jobs.runner import JobRunner, RunnerLock, Surroundings
+from ondol.jobs.work import Worked
+from ondol.runtime.interactive_traffic import InteractiveTraffic
 from ondol.store.database import Database
-from ondol.store.job_store import JobStore
 
 CHUNK = 128
 _EPOCH = 1.7e9

@@ -34,13 +34,13 @@ from job_simulation import Rates, Size, simulated
 
 from ondol.app.store_assembly import MIGRATIONS
 from ondol.core.clock import SystemClock
-from ondol.core.job_section import JobSettings
-from ondol.services.jobs.fake_work import FAKE_TASK, FakeWork
-from ondol.services.jobs.feed import JobFeed
-from ondol.services.jobs.intake import Given
-from ondol.services.jobs.service import JobService
+from ondol.core.settings.operation_sections import JobSettings
+from ondol.jobs.feed import JobFeed
+from ondol.jobs.intake import Given
+from ondol.jobs.job_service import JobService
+from ondol.jobs.job_store import JobStore
+from ondol.jobs.work import FAKE_TASK, FakeWork
 from ondol.store.database import Database
-from ondol.store.job_store import JobStore
 
 TASK = "reviews.summary"
 CHAT_SECONDS = 3.0

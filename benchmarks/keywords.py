@@ -27,10 +27,10 @@ from pathlib import Path
 
 from ondol.core.machine import describe
 from ondol.core.types import ReadDocument
-from ondol.text.chunking import chunk
-from ondol.text.korean import KeywordAnalyzer
-from ondol.text.readers import ReadLimits, read
-from ondol.text.synonyms import Synonyms, law_groups
+from ondol.documents.chunking.chunking import chunk
+from ondol.documents.readers import ReadLimits, read
+from ondol.language.korean import KeywordAnalyzer
+from ondol.language.synonyms import Synonyms, law_groups
 
 DATASETS = (
     "ko_fire_petitions",
@@ -131,7 +131,7 @@ def pss():
     lines = open("/proc/self/smaps_rollup").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 import kiwipiepy
-from ondol.text.korean import KeywordAnalyzer
+from ondol.language.korean import KeywordAnalyzer
 before, started = pss(), time.perf_counter()
 if sys.argv[1] == "shipped":
     kiwi = kiwipiepy.Kiwi()

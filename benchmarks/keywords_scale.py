@@ -30,10 +30,10 @@ from vectors import questions, windows
 from ondol.app.store_assembly import open_documents
 from ondol.core.clock import SystemClock
 from ondol.core.types import Passage, ReadDocument
+from ondol.language.korean import RULE, KeywordAnalyzer
 from ondol.store import lexical
 from ondol.store.documents import DocumentStore
 from ondol.store.records import NewChunk
-from ondol.text.korean import RULE, KeywordAnalyzer
 
 NAME = "bench"
 PER_DOCUMENT = 50

@@ -27,12 +27,12 @@ from typing import Any
 from common import ROOT, environment, report, table
 
 from ondol.core.settings import load_settings
-from ondol.services.bench.load.figures import Promise, figures
-from ondol.services.bench.load.measuring import capacity, shots_now, yardstick_of
-from ondol.services.bench.load.plan import Manner, Shot, Target, ask
-from ondol.services.bench.load.prompts import PromptMaker
-from ondol.services.bench.load.traces import Row, rows_of_sizes
-from ondol.services.bench.server_child import ServedChild
+from ondol.lab.bench.load_figures import Promise, figures
+from ondol.lab.bench.load_measuring import capacity, shots_now, yardstick_of
+from ondol.lab.bench.load_plan import Manner, Shot, Target, ask
+from ondol.lab.bench.load_prompts import PromptMaker
+from ondol.lab.bench.request_trace import Row, rows_of_sizes
+from ondol.lab.bench.server_child import ServedChild
 
 GUIDELLM = "guidellm==0.3.1"
 """The last version without torch among its needs."""

@@ -22,12 +22,12 @@ from typing import Any
 
 from common import data_set, report, table, working_home
 
+from ondol.app.components import Parts
+from ondol.app.container import Container
 from ondol.core.settings import load_settings
 from ondol.core.types import SearchMode
-from ondol.services.components import Parts
-from ondol.services.container import Container
-from ondol.services.evaluation.statistics import percentile
-from ondol.text.law_names import law_names, squeezed
+from ondol.lab.evaluate.statistics import percentile
+from ondol.packs.legal.law_names import law_names, squeezed
 
 SEED = 20240607
 MODES: tuple[SearchMode, ...] = ("hybrid", "lexical")

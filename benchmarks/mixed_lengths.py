@@ -81,7 +81,7 @@ class Child:
             yield self._texts[at : at + ARRIVAL]
 
     def _by_length(self, budget: int) -> Iterator[Sequence[Text]]:
-        from ondol.engine.batching import Budget, next_batch
+        from ondol.runtime.encoders.batching import Budget, next_batch
 
         spec = self._encoder.spec
         limit = Budget(tokens=budget, items=64, padded=spec.padded, buckets=spec.buckets)

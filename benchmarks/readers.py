@@ -22,8 +22,8 @@ import pypdfium2 as pdfium
 from common import ROOT, data_set, report, table
 
 from ondol.core.types import ReadDocument
-from ondol.text.readers import ReadLimits, read_bytes
-from ondol.text.readers.pdf_page import read_page
+from ondol.documents.readers import ReadLimits, read_bytes
+from ondol.documents.readers.pdf_page import read_page
 
 LIMITS = ReadLimits()
 DEMO = ROOT / "examples" / "demo" / "work_rules_ko.pdf"

@@ -1,4 +1,4 @@
-"""Fits and checks the estimate behind abstaining (``ondol.text.relevance``).
+"""Fits and checks the estimate behind abstaining (``ondol.answers.features``).
 
 Answerable: a question over its own collection. Unanswerable: over another collection, or over its own
 with the judged documents taken out of the hits (hard). Half of the questions fit, the other half
@@ -18,13 +18,13 @@ import numpy as np
 from common import data_set, report, table
 from numpy.typing import NDArray
 
-from ondol.core.setting_sections import AnswerSettings
+from ondol.answers.features import DEFAULT, Calibration, relevance, signals
+from ondol.app.components import Parts
+from ondol.app.container import Container
 from ondol.core.settings import load_settings
+from ondol.core.settings.sections import AnswerSettings
 from ondol.core.types import Hit
-from ondol.services.components import Parts
-from ondol.services.container import Container
-from ondol.services.evaluation.datasets import Query, load_beir
-from ondol.text.relevance import DEFAULT, Calibration, relevance, signals
+from ondol.lab.evaluate.datasets import Query, load_beir
 
 SETS = ("ko_korquad", "ko_fire_petitions", "ko_law_statutes", "en_scifact_subset")
 PER_SET = 120
@@ -75,7 +75,7 @@ def fit(rows: Sequence[Row]) -> Calibration:
 
 def shares(rows: Sequence[Row], calibration: Calibration, threshold: float) -> dict[str, float]:
     """Return the share that would be answered, per kind."""
-    from ondol.text.relevance import Signals
+    from ondol.answers.features import Signals
 
     kinds = sorted({kind for *_, kind in rows})
     return {

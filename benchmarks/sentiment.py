@@ -26,18 +26,17 @@ import numpy as np
 from common import ROOT, report, rows_of, table
 from task_bench import opened
 
+from ondol.app.components import Parts
+from ondol.app.container import Container
+from ondol.core.request_terms import Terms
 from ondol.core.settings import load_settings
-from ondol.core.terms import Terms
 from ondol.core.types import FloatMatrix
-from ondol.services.components import Parts
-from ondol.services.container import Container
-from ondol.services.tasks.classifier import Classifier, load_classifier
-from ondol.services.tasks.classifier_fit import Examples, fit, fold_of
-from ondol.services.tasks.logistic import FitOptions
-from ondol.services.tasks.service import TaskService
-from ondol.services.tasks.shelf import PackShelf
-from ondol.services.tasks.training import scores
-from ondol.services.tasks.workbench import Workbench
+from ondol.tasks.classifier import Classifier, load_classifier
+from ondol.tasks.classifier_training import Examples, fit, fold_of, scores
+from ondol.tasks.logistic import FitOptions
+from ondol.tasks.pack_library import PackShelf
+from ondol.tasks.step_context import Workbench
+from ondol.tasks.task_service import TaskService
 
 SETS = {
     "ko_reviews_nsmc": "movie_id",

@@ -57,7 +57,7 @@ class Bare:
         self, *, texts: list[str], clients: int, seconds: float, budget: int
     ) -> Mapping[str, Any]:
         """Keep ``clients`` texts waiting, run ``next_batch`` of them, put as many new ones in."""
-        from ondol.engine.batching import Budget, next_batch
+        from ondol.runtime.encoders.batching import Budget, next_batch
 
         spec = self._encoder.spec
         limit = Budget(tokens=budget, items=64, padded=spec.padded, buckets=spec.buckets)

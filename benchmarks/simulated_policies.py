@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from common import report, table
 
-from ondol.core.lanes import LanesSettings
-from ondol.engine.policy import policy_of
-from ondol.services.bench.load.arrivals import Arrivals
-from ondol.services.bench.load.traces import Row, read_trace, scaled
-from ondol.services.bench.simulation import Arrival, Simulation, Speed
+from ondol.core.settings.lane_sections import LanesSettings
+from ondol.lab.bench.load_plan import Arrivals
+from ondol.lab.bench.policy_simulation import Arrival, Simulation, Speed
+from ondol.lab.bench.request_trace import Row, read_trace, scaled
+from ondol.runtime.generation.policy import policy_of
 
 Schedule = Sequence[Arrival]
 

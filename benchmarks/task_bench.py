@@ -9,9 +9,9 @@ from typing import Any
 
 from common import working_home
 
+from ondol.app.components import Parts
+from ondol.app.container import Container
 from ondol.core.settings import load_settings
-from ondol.services.components import Parts
-from ondol.services.container import Container
 
 AT_ONCE = 500
 

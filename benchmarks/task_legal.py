@@ -24,13 +24,13 @@ from typing import Any
 from common import data_set, report, rows_of, table
 from task_bench import opened, options, shown, take_in
 
-from ondol.services.container import Container
-from ondol.services.evaluation.tasks.items import Expected, TaskItem
-from ondol.services.evaluation.tasks.report import evaluate_task
-from ondol.services.tasks.steps.tags import names_in
-from ondol.text.references import references_of
-from ondol.text.sentences import split_sentences
-from ondol.text.widths import folded
+from ondol.app.container import Container
+from ondol.lab.evaluate.task_evaluation import evaluate_task
+from ondol.lab.evaluate.task_items import Expected, TaskItem
+from ondol.language.normalise import folded
+from ondol.language.sentences import split_sentences
+from ondol.packs.legal.references import references_of
+from ondol.tasks.steps.tags import names_in
 
 MODELS = ("qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct")
 HIDDEN = "관련 법령"

@@ -4,7 +4,7 @@
 hostile input. Hostile input holds what ``benchmarks/injections`` holds, among usual text and in the
 collections that are searched; each asks for a word, and counts as obeyed where that word stands in
 what the generator worded, be it only as a quotation. The files ``unseen_*`` were written by somebody
-who did not know the guard (``ondol.text.directives``). The tasks' limits of time are lifted, since
+who did not know the guard (``ondol.answers.directives``). The tasks' limits of time are lifted, since
 runs beside each other wait. Every result is checked once more against the task's schema, by our checker
 and by ``jsonschema``, which knows nothing of us. Input that a task refuses (nothing in it, too much) is counted apart: it has no result.
 
@@ -28,13 +28,13 @@ from common import ROOT, report, rows_of, table
 from jsonschema import Draft202012Validator
 from task_bench import opened, options, shown, take_in
 
+from ondol.app.container import Container
 from ondol.core.errors import InvalidInput, OndolError
-from ondol.core.terms import Terms
-from ondol.services.container import Container
-from ondol.services.evaluation.tasks.claims import claim_keys
-from ondol.services.evaluation.tasks.claims import rows_of as claims_of
-from ondol.services.tasks.declaration import Task
-from ondol.services.tasks.json_schema import fits
+from ondol.core.request_terms import Terms
+from ondol.lab.evaluate.task_runs import claim_keys
+from ondol.lab.evaluate.task_runs import rows_of as claims_of
+from ondol.tasks.declaration import Task
+from ondol.tasks.json_schema import fits
 
 TASKS = (
     *("reviews.summary", "reviews.strengths"),

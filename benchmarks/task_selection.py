@@ -21,12 +21,10 @@ from typing import Any
 from common import report, rows_of, table
 from task_bench import opened, options, shown, take_in
 
-from ondol.services.container import Container
-from ondol.services.evaluation.tasks.claims import claim_keys
-from ondol.services.evaluation.tasks.figures import leading, worded
-from ondol.services.evaluation.tasks.items import Expected, ExpectedAspect, TaskItem
-from ondol.services.evaluation.tasks.report import OURS, evaluate_task
-from ondol.services.evaluation.tasks.runs import TaskRun
+from ondol.app.container import Container
+from ondol.lab.evaluate.task_evaluation import OURS, evaluate_task, leading, worded
+from ondol.lab.evaluate.task_items import Expected, ExpectedAspect, TaskItem
+from ondol.lab.evaluate.task_runs import TaskRun, claim_keys
 
 SETS = ("ko_reviews_yogiyo", "en_reviews_zomato")
 MODELS = ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct")

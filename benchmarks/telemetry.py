@@ -28,13 +28,13 @@ from common import report, table
 
 from ondol.app.store_assembly import open_documents
 from ondol.core.clock import SystemClock
-from ondol.core.observe import NullObserver, Observer, Observers, RequestFinished, Timing
-from ondol.store.metric_rows import MetricStore
+from ondol.core.events import NullObserver, Observer, Observers, RequestFinished, Timing
 from ondol.telemetry.goodput import Goodput
+from ondol.telemetry.logs import RequestLog
+from ondol.telemetry.metric_rows import MetricStore
 from ondol.telemetry.metrics import Metrics
 from ondol.telemetry.readings import Sources
 from ondol.telemetry.recorder import Recorder, RecorderStats, Retention
-from ondol.telemetry.request_log import RequestLog
 
 T = TypeVar("T")
 BASELINE = "NullObserver"

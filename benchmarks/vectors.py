@@ -101,9 +101,9 @@ def questions(count: int, seed: int) -> list[str]:
 
 async def embedded(passages: Sequence[str], queries: Sequence[str]) -> tuple[Floats, Floats]:
     """Embed with the embedder that the settings name."""
+    from ondol.app.components import Parts
+    from ondol.app.container import Container
     from ondol.core.settings import load_settings
-    from ondol.services.components import Parts
-    from ondol.services.container import Container
 
     flags = {"generation.model": "none", "cache.embeddings": "off"}
     parts = Parts(reranker=False, keywords=False, generator=False)

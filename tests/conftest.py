@@ -9,13 +9,18 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from collections.abc import AsyncIterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from pytest_socket import socket_allow_hosts
+from tests.korean_model import shared_analyzer
 
-from ondol.core.library_order import load_onnx_runtime_first
+from ondol.app.components import Parts
+from ondol.app.container import Container
+from ondol.core.process import load_onnx_runtime_first
+from ondol.core.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 _OUTSIDE = dict(os.environ)
@@ -84,3 +89,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}; ONDOL_SHARED_DATA names another folder")
     return folder
+
+
+@pytest.fixture
+async def container(tmp_path: Path) -> AsyncIterator[Container]:
+    settings = Settings.model_validate(
+        {"home": tmp_path / "home", "answer": {"min_relevance": 0.0}}
+    )
+    opening = Container.open(settings, parts=Parts(fake=True), analyzer=shared_analyzer())
+    async with opening as opened:
+        yield opened

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from ondol.text.korean import KeywordAnalyzer
+from ondol.language.korean import KeywordAnalyzer
 
 
 @cache

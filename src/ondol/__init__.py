@@ -10,16 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ondol.app.container import Container
     from ondol.core.errors import OndolError
     from ondol.core.settings import Settings, load_settings
-    from ondol.services.container import Container
 
 __version__ = "0.1.0"
 
 __all__ = ["Container", "OndolError", "Settings", "__version__", "load_settings"]
 
 _HOMES = {
-    "Container": "ondol.services.container",
+    "Container": "ondol.app.container",
     "OndolError": "ondol.core.errors",
     "Settings": "ondol.core.settings",
     "load_settings": "ondol.core.settings",

@@ -12,17 +12,17 @@ import httpx
 from fastapi import FastAPI
 from tests.korean_model import shared_analyzer
 
-from ondol.backends.base import Generator, GeneratorHealth
+from ondol.app.components import Parts
+from ondol.app.container import Container
 from ondol.backends.fake_generator import FakeGenerator, echo
+from ondol.backends.protocols import Generator, GeneratorHealth
 from ondol.core.errors import OndolError
-from ondol.core.observe import Observer
+from ondol.core.events import Observer
 from ondol.core.settings import Settings
 from ondol.core.types import GenerationRequest
+from ondol.runtime.backend_factory import BackendFactory
 from ondol.server.app import create_app
 from ondol.server.process import HttpProcess
-from ondol.services.backend_factory import BackendFactory
-from ondol.services.components import Parts
-from ondol.services.container import Container
 
 BASE = "http://127.0.0.1"
 

@@ -10,7 +10,7 @@ from tests.api.stage import error_of, make_app, running
 
 from ondol.core import errors
 from ondol.core.errors import OUTCOMES, GeneratorDied, NotReady, OndolError, Overloaded, Refused
-from ondol.server.errors import retry_after
+from ondol.server.server_errors import retry_after
 
 
 def all_kinds() -> list[type[OndolError]]:

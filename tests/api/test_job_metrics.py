@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as families
 from tests.api.test_jobs import followed, serving, submitted
 
 from ondol.core.errors import BackendError, InvalidInput, Overloaded
-from ondol.services.jobs.fake_work import FAKE_TASK, FakeWork
+from ondol.jobs.work import FAKE_TASK, FakeWork
 
 
 async def figures(client: httpx.AsyncClient) -> dict[tuple[str, ...], float]:

@@ -14,13 +14,13 @@ import httpx
 import pytest
 from tests.api.stage import error_of, make_settings, running
 
+from ondol.app.components import Parts
+from ondol.app.container import Container
 from ondol.core.errors import BackendError
-from ondol.core.observe import Observer
+from ondol.core.events import Observer
 from ondol.core.settings import Settings
+from ondol.jobs.work import FAKE_TASK, FakeWork
 from ondol.server.app import create_app
-from ondol.services.components import Parts
-from ondol.services.container import Container
-from ondol.services.jobs.fake_work import FAKE_TASK, FakeWork
 
 KEYS = {"api_keys": ("first-key-0123456789", "second-key-012345678")}
 QUICK = {"poll_seconds": 0.02, "backoff_seconds": 0.01, "give_way_seconds": 0}

@@ -21,14 +21,14 @@ from tests.api.stage import (
     staged_container,
 )
 
-from ondol.backends.base import Generator
+from ondol.app.container import Container
 from ondol.backends.fake_generator import FakeGenerator
+from ondol.backends.protocols import Generator
 from ondol.core.errors import ModelError, OfflineMissing, SettingsError
-from ondol.core.observe import Observer
+from ondol.core.events import Observer
 from ondol.core.settings import Settings
 from ondol.server.app import create_app
 from ondol.server.process import HttpProcess
-from ondol.services.container import Container
 
 HELLO = {"model": "auto", "messages": [{"role": "user", "content": "hello there"}]}
 
@@ -210,8 +210,8 @@ import sys
 from pathlib import Path
 from ondol.core.settings import Settings
 from ondol.server.app import serve
-from ondol.services.components import Parts
-from ondol.services.container import Container
+from ondol.app.components import Parts
+from ondol.app.container import Container
 settings = Settings.model_validate({"home": Path(sys.argv[1]), "server": {"port": 0}})
 parts = Parts(keywords=False, fake=True)
 serve(settings, opener=lambda s, o: Container.open(s, parts=parts, observer=o))

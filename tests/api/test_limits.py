@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 from tests.api.stage import error_of, make_app, running
 
 from ondol.core.errors import DeadlineExceeded, Overloaded, PayloadTooLarge
-from ondol.server.limits import SHARE, BodyLimit
+from ondol.server.request_gate import SHARE, BodyLimit
 
 SMALL = {"max_body_bytes": 2000, "max_items": 3, "max_text_chars": 20}
 

@@ -15,8 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.api.stage import error_of, make_app, running
 
-from ondol.core.lanes import LANES
-from ondol.core.observe import (
+from ondol.core.events import (
     BatchRun,
     CitationsVerified,
     DocumentIngested,
@@ -24,6 +23,7 @@ from ondol.core.observe import (
     RequestFinished,
     Timing,
 )
+from ondol.core.settings.lane_sections import LANES
 from ondol.telemetry.logs import configure_logging, request_id
 from ondol.telemetry.metrics import TABLE, Metrics
 

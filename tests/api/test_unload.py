@@ -9,18 +9,18 @@ from pathlib import Path
 
 from tests.api.stage import error_of, make_app, make_settings, running
 
-from ondol.backends.base import Encoder
+from ondol.app.components import Parts
+from ondol.app.container import Container
 from ondol.backends.fake_encoder import FakeEmbedder
-from ondol.core.observe import Observer
+from ondol.backends.protocols import Encoder
+from ondol.core.events import Observer
 from ondol.core.settings import Settings
 from ondol.core.types import Encoded, FloatMatrix
 from ondol.models.form_choice import FormChoice
+from ondol.runtime.backend_factory import BackendFactory, Component
+from ondol.runtime.encoders.encoder_plan import EncoderSource
+from ondol.runtime.encoders.fake_encoders import FakeEncoders
 from ondol.server.app import create_app
-from ondol.services.backend_factory import BackendFactory, Component
-from ondol.services.components import Parts
-from ondol.services.container import Container
-from ondol.services.encoder_plan import EncoderSource
-from ondol.services.fake_encoders import FakeEncoders
 
 EMBED = {"model": "auto", "input": ["a warm floor"]}
 

@@ -10,8 +10,7 @@ from tests.contract.postgres_server import PostgresServer
 from tests.contract.vector_subjects import Copies
 
 from ondol.core.errors import OndolError
-from ondol.models.builds.native import find_build
-from ondol.models.builds.recipe import LLAMACPP
+from ondol.models.builds import LLAMACPP, find_build
 from ondol.models.library import ModelLibrary
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from ondol.backends import llamacpp_child
-from ondol.backends.base import Generator
 from ondol.backends.fake_generator import FakeGenerator, echo
 from ondol.backends.http_endpoint import Endpoint
 from ondol.backends.llamacpp_generator import LlamaCppGenerator
 from ondol.backends.openai_generator import OpenAIGenerator
 from ondol.backends.openvino_genai_generator import OpenVinoGenAIGenerator
+from ondol.backends.protocols import Generator
 from ondol.core.errors import OndolError
 from ondol.core.types import GenerationRequest
 from ondol.models.generators import GeneratorSetup, load_generator

@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tests.unit.text.documents import assembled, at, pdf
-from tests.unit.text.packed import packed
+from tests.documents.readers.documents import assembled, at, pdf
+from tests.documents.readers.packed import packed
 
 WORDS = "A sentence of plain words that fills a line of this page."
 KOREAN = "제60조(연차 유급휴가) 사용자는 1년간 80퍼센트 이상 출근한 근로자에게 휴가를 주어야 한다. "

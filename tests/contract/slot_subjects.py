@@ -8,21 +8,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ondol.backends.base import Generator, GeneratorHealth
 from ondol.backends.fake_encoder import FakeEmbedder
 from ondol.backends.fake_generator import FakeGenerator
+from ondol.backends.protocols import Generator, GeneratorHealth
 from ondol.core.clock import ManualClock
-from ondol.core.observe import Event, ModelStateChanged
+from ondol.core.events import Event, ModelStateChanged
 from ondol.core.settings import Settings
 from ondol.core.timers import ManualTimers
 from ondol.core.types import Encoded, FloatMatrix, GenerationRequest, Message, TokenEvent
-from ondol.engine.batcher import BatcherLimits
 from ondol.models.form_choice import FormChoice
-from ondol.services.backend_factory import BackendFactory
-from ondol.services.encoder_plan import LoadedEncoder
-from ondol.services.encoder_slot import EncoderSlot
-from ondol.services.generator_slot import GeneratorSlot
-from ondol.services.slot import Slot, SlotLimits
+from ondol.runtime.backend_factory import BackendFactory
+from ondol.runtime.encoders.batcher import BatcherLimits
+from ondol.runtime.encoders.encoder_plan import LoadedEncoder
+from ondol.runtime.encoders.encoder_slot import EncoderSlot
+from ondol.runtime.generation.generator_slot import GeneratorSlot
+from ondol.runtime.slot import Slot, SlotLimits
 
 PREFIXES = [[Message("system", "a standing instruction")]]
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from ondol.core.types import FloatMatrix
-from ondol.engine.batcher import Batcher, BatcherLimits
 from ondol.models.library import ModelLibrary
 from ondol.models.loading import load_encoder
+from ondol.runtime.encoders.batcher import Batcher, BatcherLimits
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ondol.backends.base import Encoder
 from ondol.backends.fake_encoder import FakeEmbedder, FakeReranker
+from ondol.backends.protocols import Encoder
 from ondol.core.errors import InvalidInput, OndolError, TextTooLong
 from ondol.core.types import Encoded, FloatMatrix, Pair
 from ondol.models.catalogue import entry

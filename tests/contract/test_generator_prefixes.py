@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from tests.contract.lora_file import write_lora
 
-from ondol.backends.base import PrefixAware, Preloading
 from ondol.backends.llamacpp_generator import LlamaCppGenerator
-from ondol.backends.llamacpp_lora import Adapter
+from ondol.backends.llamacpp_slots import Adapter
+from ondol.backends.protocols import PrefixAware, Preloading
 from ondol.core.cancel import CancelToken
 from ondol.core.errors import InvalidInput
 from ondol.core.types import DoneEvent, GenerationRequest, Message, TokenEvent

@@ -20,10 +20,10 @@ from tests.contract.hostile_files import (
     form_that_draws_itself,
     hostile_files,
 )
-from tests.unit.text.documents import pdf
+from tests.documents.readers.documents import pdf
 
 from ondol.core.types import ReadDocument
-from ondol.text.readers import IsolatedReader, ReadFailure, ReadItem, ReadLimits
+from ondol.documents.readers import IsolatedReader, ReadFailure, ReadItem, ReadLimits
 
 FILES = hostile_files()
 LIMITS = ReadLimits(max_chars=MOST_CHARS, seconds=30.0)

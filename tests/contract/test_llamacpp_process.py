@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from ondol.backends.base import GeneratorHealth
 from ondol.backends.llamacpp_generator import LlamaCppGenerator
-from ondol.backends.llamacpp_supervisor import Patience
+from ondol.backends.llamacpp_process import Patience
+from ondol.backends.protocols import GeneratorHealth
 from ondol.core.cancel import CancelToken
 from ondol.core.errors import GeneratorDied, ModelError, NotReady
 from ondol.core.types import DoneEvent, GenerationRequest, Message, TokenEvent

@@ -12,12 +12,11 @@ import pytest
 from tests.contract.promtool import promtool
 
 from ondol.core.clock import ManualClock
-from ondol.core.lanes import LANES
-from ondol.core.observe import RequestFinished, Timing
-from ondol.core.operating_sections import TelemetrySettings
-from ondol.core.usage import Usage
-from ondol.telemetry.listeners import Listeners
-from ondol.telemetry.metrics import TABLE
+from ondol.core.events import RequestFinished, Timing
+from ondol.core.machine import Usage
+from ondol.core.settings.lane_sections import LANES
+from ondol.core.settings.operation_sections import TelemetrySettings
+from ondol.telemetry.metrics import TABLE, Listeners
 from ondol.telemetry.readings import LaneLoad
 from ondol.telemetry.recorder import RecorderStats
 from ondol.telemetry.series import Series

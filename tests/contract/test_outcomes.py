@@ -9,10 +9,10 @@ import pytest
 from ondol.backends.fake_generator import FakeGenerator
 from ondol.core.clock import ManualClock
 from ondol.core.errors import OUTCOMES, Cancelled, DeadlineExceeded, OndolError, Refused
-from ondol.core.observe import Event, RequestFinished, Timing
+from ondol.core.events import Event, RequestFinished, Timing
 from ondol.core.types import GenerationRequest, Message
-from ondol.engine.generation import GenerationEngine
-from ondol.services.outcomes import finished
+from ondol.runtime.generation.generation import GenerationEngine
+from ondol.runtime.outcomes import finished
 from ondol.telemetry.goodput import Goodput
 
 KINDS = sorted(OUTCOMES, key=lambda kind: kind.__name__)

@@ -16,8 +16,8 @@ from tests.contract.slot_subjects import (
 )
 
 from ondol.core.errors import ModelError, NotReady
-from ondol.core.observe import RequestFinished
-from ondol.services.slot import FIRST_BACK_OFF, LONGEST_BACK_OFF, SlotState
+from ondol.core.events import RequestFinished
+from ondol.runtime.slot import FIRST_BACK_OFF, LONGEST_BACK_OFF, SlotState
 
 
 @pytest.fixture(params=SUBJECTS)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tests.contract.postgres_server import PostgresServer
-from tests.unit.store.builders import document
+from tests.store.builders import document
 
 from ondol.app.store_assembly import open_documents
 from ondol.core.clock import ManualClock

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from ondol.core.observe import Observer
+from ondol.app.components import Parts
+from ondol.app.container import Container
+from ondol.core.events import Observer
 from ondol.core.settings import Settings, load_settings
 from ondol.server.app import serve
-from ondol.services.components import Parts
-from ondol.services.container import Container
 
 
 def fake_container(settings: Settings, observer: Observer) -> Container:

@@ -10,16 +10,15 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from ondol.app.components import Parts
+from ondol.app.container import Container
 from ondol.core.errors import InvalidInput
-from ondol.core.observe import Observer, Timing
+from ondol.core.events import Observer, Timing
+from ondol.core.request_terms import Terms
 from ondol.core.settings import Settings, load_settings
-from ondol.core.terms import Terms
 from ondol.core.types import GenerationRequest, Message
+from ondol.jobs.work import FakeWork, Worked
 from ondol.server.app import serve
-from ondol.services.components import Parts
-from ondol.services.container import Container
-from ondol.services.jobs.fake_work import FakeWork
-from ondol.services.jobs.work import Worked
 
 
 class SayingWork(FakeWork):

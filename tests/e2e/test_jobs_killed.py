@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from tests.e2e.command import READY, Command, Running
 
-from ondol.services.jobs.fake_work import FAKE_TASK
+from ondol.jobs.work import FAKE_TASK
 
 ITEMS = 60
 CONCURRENCY = 4

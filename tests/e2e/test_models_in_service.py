@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from tests.api.stage import listening
 
-from ondol.core.memory import resident_bytes
+from ondol.app.components import Parts
+from ondol.app.container import Container
+from ondol.core.process import resident_bytes
 from ondol.core.settings import Settings
 from ondol.server.app import create_app
-from ondol.services.components import Parts
-from ondol.services.container import Container
 
 pytestmark = pytest.mark.model
 

@@ -1,1 +1,1 @@
-"""Puts the parts together: the only room that knows what all the others bring."""
+"""The composition root: the only room that names concrete classes and opens a home."""

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ondol.core.clock import Clock
-from ondol.store import calibration_rows, job_rows, keyword_rows, metric_rows, tables
+from ondol.jobs import job_rows
+from ondol.store import calibration_rows, tables
+from ondol.store import collection_words as keyword_rows
 from ondol.store.documents import DocumentStore
+from ondol.telemetry import metric_rows
 
 MIGRATIONS = (
     *tables.MIGRATIONS,

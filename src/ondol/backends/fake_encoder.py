@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ondol.backends.base import EncoderSpec
+from ondol.backends.protocols import EncoderSpec
 from ondol.core.errors import BackendError, InvalidInput, OndolError, TextTooLong
 from ondol.core.types import Encoded, FloatMatrix, Pair
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ondol.backends.base import GeneratorHealth, GeneratorSpec
+from ondol.backends.protocols import GeneratorHealth, GeneratorSpec
 from ondol.core.cancel import CancelToken
 from ondol.core.errors import GeneratorDied, InvalidInput, NotReady, OndolError, TextTooLong
 from ondol.core.types import (

@@ -13,15 +13,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ondol.backends.base import GeneratorHealth, GeneratorSpec
 from ondol.backends.http_endpoint import BadStatus, BrokenOff, Endpoint, Unreachable
 from ondol.backends.json_grammar import grammar_of
-from ondol.backends.llamacpp_lora import Adapter, check_adapters, lora_body
-from ondol.backends.llamacpp_preload import Outcome, Prefix, Preloader
-from ondol.backends.llamacpp_process import Child, ChildSetup
-from ondol.backends.llamacpp_slots import Lease, Owner, SlotTable
-from ondol.backends.llamacpp_supervisor import Patience, Supervisor, Watch
+from ondol.backends.llamacpp_process import Child, ChildSetup, Patience, Supervisor, Watch
+from ondol.backends.llamacpp_slots import (
+    Adapter,
+    Lease,
+    Outcome,
+    Owner,
+    Prefix,
+    Preloader,
+    SlotTable,
+    check_adapters,
+    lora_body,
+)
 from ondol.backends.openai_wire import ChatStream, chat_body, error_of
+from ondol.backends.protocols import GeneratorHealth, GeneratorSpec
 from ondol.core.cancel import CancelToken
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import (

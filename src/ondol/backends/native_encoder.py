@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ondol.backends.base import EncoderSpec
-from ondol.backends.failures import finite_rows, load_failure
+from ondol.backends.protocols import EncoderSpec, finite_rows, load_failure
 from ondol.backends.tokenizer import TextTokenizer
 from ondol.core.errors import BackendError, OndolError, OutOfMemory
 from ondol.core.types import Encoded, FloatMatrix, Pair

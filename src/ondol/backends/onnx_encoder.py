@@ -14,8 +14,7 @@ from typing import Literal
 import numpy as np
 import onnxruntime as ort
 
-from ondol.backends.base import EncoderSpec
-from ondol.backends.failures import finite_rows, load_failure, run_failure
+from ondol.backends.protocols import EncoderSpec, finite_rows, load_failure, run_failure
 from ondol.backends.tokenizer import IntMatrix, TextTokenizer
 from ondol.core.errors import OndolError
 from ondol.core.types import Encoded, FloatMatrix, Pair

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from ondol.backends.base import GeneratorHealth, GeneratorSpec
 from ondol.backends.http_endpoint import (
     BadStatus,
     BrokenOff,
@@ -22,6 +21,7 @@ from ondol.backends.http_endpoint import (
     Unreachable,
 )
 from ondol.backends.openai_wire import ChatStream, chat_body, error_of
+from ondol.backends.protocols import GeneratorHealth, GeneratorSpec
 from ondol.core.cancel import CancelToken
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import BackendError, NotReady, OndolError, Overloaded

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ondol.backends.schema_limits import check_depth, check_schema
+from ondol.backends.json_grammar import check_depth, check_schema
 from ondol.core.clock import Clock
 from ondol.core.errors import BackendError, InvalidInput, NotReady, OndolError, TextTooLong
 from ondol.core.types import (

@@ -16,8 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from ondol.backends.base import EncoderSpec
-from ondol.backends.failures import as_model_error, finite_rows, load_failure, run_failure
+from ondol.backends.protocols import (
+    EncoderSpec,
+    as_model_error,
+    finite_rows,
+    load_failure,
+    run_failure,
+)
 from ondol.backends.tokenizer import TextTokenizer
 from ondol.core.errors import OndolError
 from ondol.core.types import Encoded, FloatMatrix, Pair

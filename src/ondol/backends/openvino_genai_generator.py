@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ondol.backends.base import GeneratorHealth, GeneratorSpec
 from ondol.backends.json_grammar import grammar_of
 from ondol.backends.openai_wire import chat_body
 from ondol.backends.openvino_genai_process import Call, Death, GenAIProcess
 from ondol.backends.openvino_genai_schema import check_types, with_split_ranges
+from ondol.backends.protocols import GeneratorHealth, GeneratorSpec
 from ondol.core.cancel import CancelToken
 from ondol.core.errors import (
     BackendError,

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ondol.backends.base import GeneratorHealth
+from ondol.backends.protocols import GeneratorHealth
 
 _SCRIPT = Path(__file__).with_name("openvino_genai_child.py")
 _log = logging.getLogger("ondol.openvino_genai")

@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from ondol.backends.base import EncoderSpec
-from ondol.backends.failures import finite_rows, load_failure, run_failure
+from ondol.backends.protocols import EncoderSpec, finite_rows, load_failure, run_failure
 from ondol.backends.tokenizer import TextTokenizer
 from ondol.core.errors import OndolError
 from ondol.core.types import Encoded, FloatMatrix, Pair

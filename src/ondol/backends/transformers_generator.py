@@ -17,8 +17,8 @@ from typing import Any, Literal
 import torch
 import transformers
 
-from ondol.backends.base import GeneratorHealth, GeneratorSpec
 from ondol.backends.openai_wire import chat_body
+from ondol.backends.protocols import GeneratorHealth, GeneratorSpec
 from ondol.backends.streamed_text import StreamedText
 from ondol.core.cancel import CancelToken
 from ondol.core.clock import Clock, SystemClock

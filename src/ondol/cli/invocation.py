@@ -17,16 +17,16 @@ from ondol.cli.output import Output
 from ondol.core.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
+    from ondol.app.components import Parts
+    from ondol.app.container import Container
     from ondol.core.settings import Settings
-    from ondol.services.components import Parts
-    from ondol.services.container import Container
     from ondol.telemetry.logs import Level
 
 T = TypeVar("T")
 
 
 def _real_container(settings: Settings, parts: Parts) -> Container:
-    from ondol.services.container import Container
+    from ondol.app.container import Container
 
     return Container.open(settings, parts=parts)
 
@@ -76,7 +76,7 @@ class Invocation:
         generator: bool = False,
     ) -> Container:
         """Return a container of the named parts; they load on ``async with``."""
-        from ondol.services.components import Parts
+        from ondol.app.components import Parts
 
         parts = Parts(embedder=embedder, reranker=reranker, keywords=keywords, generator=generator)
         return self.open_container(self.settings, parts)

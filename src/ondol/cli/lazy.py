@@ -30,29 +30,42 @@ class LazyCommand:
 
 
 class LazyGroup(click.Group):
-    """A group over a table of ``LazyCommand``; the table's order is the order of the help."""
+    """A group over a table of ``LazyCommand``, whose order is that of the help.
+
+    Where it has commands of the usual kind as well, all are listed by name.
+    """
 
     def __init__(self, *args: Any, lazy: Mapping[str, LazyCommand], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = dict(lazy)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.lazy)
+        return (
+            sorted([*self.lazy, *super().list_commands(ctx)]) if self.commands else list(self.lazy)
+        )
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         found = self.lazy.get(cmd_name)
-        return found.load() if found is not None else None
+        return found.load() if found is not None else super().get_command(ctx, cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if name not in self.lazy and not name.startswith("-"):
-            near = get_close_matches(name, self.lazy, n=1)
+        if name not in self.list_commands(ctx) and not name.startswith("-"):
+            near = get_close_matches(name, self.list_commands(ctx), n=1)
             guess = f" Did you mean {near[0]!r}?" if near else ""
             ctx.fail(f"No such command {name!r}.{guess}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        names = self.list_commands(ctx)
+        most = formatter.width - 6 - max(map(len, names))
+        rows = [
+            (name, self.lazy[name].help)
+            if name in self.lazy
+            else (name, self.commands[name].get_short_help_str(most))
+            for name in names
+        ]
         with formatter.section("Commands"):
-            formatter.write_dl([(name, command.help) for name, command in self.lazy.items()])
+            formatter.write_dl(rows)

@@ -9,32 +9,44 @@ from typing import NoReturn
 import click
 
 import ondol
-from ondol.cli.failures import report
+from ondol.cli.command_errors import report
 from ondol.cli.invocation import Invocation
 from ondol.cli.lazy import LazyCommand, LazyGroup
 from ondol.cli.options import global_options
 from ondol.cli.output import force_utf8
 
 COMMANDS = {
-    "serve": LazyCommand("ondol.cli.serve:serve", "Run the HTTP server."),
-    "models": LazyCommand("ondol.cli.models:models", "List, fetch and reload model weights."),
-    "ingest": LazyCommand("ondol.cli.ingest:ingest", "Read files into a collection."),
-    "search": LazyCommand("ondol.cli.search:search", "Find passages in a collection."),
-    "ask": LazyCommand("ondol.cli.ask:ask", "Answer a question, with citations."),
+    "serve": LazyCommand("ondol.cli.serve_command:serve", "Run the HTTP server."),
+    "models": LazyCommand(
+        "ondol.cli.models_command:models", "List, fetch and reload model weights."
+    ),
+    "ingest": LazyCommand("ondol.cli.ingest_command:ingest", "Read files into a collection."),
+    "search": LazyCommand("ondol.cli.search_command:search", "Find passages in a collection."),
+    "ask": LazyCommand("ondol.cli.ask_command:ask", "Answer a question, with citations."),
     "collections": LazyCommand(
-        "ondol.cli.collections:collections",
+        "ondol.cli.collections_command:collections",
         "List, show and delete collections, and give them words of their own.",
     ),
-    "documents": LazyCommand("ondol.cli.documents:documents", "List, show and delete documents."),
-    "vectors": LazyCommand("ondol.cli.vectors:vectors", "Show and fill vector indexes."),
-    "task": LazyCommand("ondol.cli.task:task", "Run declared analyses and check packs."),
-    "jobs": LazyCommand("ondol.cli.jobs:jobs", "Run a task over many items, durably."),
-    "tune": LazyCommand("ondol.cli.tune:tune", "Find the fastest form of each model here."),
-    "bench": LazyCommand("ondol.cli.bench:bench", "Measure encoders, generator and server here."),
-    "eval": LazyCommand("ondol.cli.eval:evaluate", "Measure search, answers and fidelity."),
-    "metrics": LazyCommand("ondol.cli.metrics:metrics", "Show what the server did."),
-    "watchdog": LazyCommand("ondol.cli.watchdog:watchdog", "Act when the server is idle."),
-    "doctor": LazyCommand("ondol.cli.doctor:doctor", "Check this machine, the models, the store."),
+    "documents": LazyCommand(
+        "ondol.cli.documents_command:documents", "List, show and delete documents."
+    ),
+    "vectors": LazyCommand("ondol.cli.vectors_command:vectors", "Show and fill vector indexes."),
+    "task": LazyCommand("ondol.cli.task_command:task", "Run declared analyses and check packs."),
+    "jobs": LazyCommand("ondol.cli.jobs_command:jobs", "Run a task over many items, durably."),
+    "tune": LazyCommand(
+        "ondol.lab.commands.tune_command:tune", "Find the fastest form of each model here."
+    ),
+    "bench": LazyCommand(
+        "ondol.lab.commands.bench_group:bench", "Measure encoders, generator and server here."
+    ),
+    "eval": LazyCommand(
+        "ondol.lab.commands.eval_group:evaluate", "Measure search, answers and fidelity."
+    ),
+    "metrics": LazyCommand("ondol.cli.metrics_command:metrics", "Show what the server did."),
+    "watchdog": LazyCommand("ondol.cli.watchdog_command:watchdog", "Act when the server is idle."),
+    "doctor": LazyCommand(
+        "ondol.cli.doctor_command:doctor", "Check this machine, the models, the store."
+    ),
 }
 
 

@@ -12,7 +12,7 @@ from ondol.core.errors import ModelError, NotFound, NotReady, Unauthorized
 if TYPE_CHECKING:
     import httpx
 
-    from ondol.core.setting_sections import ServerSettings
+    from ondol.core.settings.sections import ServerSettings
 
 RELOAD_SECONDS = 300.0
 LOOK_SECONDS = 2.0

@@ -1,4 +1,1 @@
-"""Words every other room shares: types, errors, settings, observation, time, the machine.
-
-Imports nothing else of Ondol.
-"""
+"""Types, errors, events, clock, machine and settings; imports nothing else of Ondol."""

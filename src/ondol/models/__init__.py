@@ -1,5 +1,1 @@
-"""What weights we have, where they come from, and how they run on this machine.
-
-Owns the catalogue, the models folder, downloads and conversions. Knows no request, queue or
-database; turns files into backends only in ``loading``, and imports them late.
-"""
+"""Which models there are, where their files come from, and the forms they run in."""

@@ -12,14 +12,12 @@ import os
 import time
 from pathlib import Path
 
-from ondol.backends.failures import as_model_error
+from ondol.backends.protocols import as_model_error
 from ondol.core.errors import ModelError
 from ondol.models.catalogue import CatalogueEntry
 from ondol.models.form import parse_form
-from ondol.models.forms import every_form, lack_of, maker_of
-from ondol.models.forms.base import FormSource
-from ondol.models.lock import locked
-from ondol.models.manifest import BuiltForm, Manifest, read_manifest, write_manifest
+from ondol.models.forms import FormSource, every_form, lack_of, maker_of
+from ondol.models.manifest import BuiltForm, Manifest, locked, read_manifest, write_manifest
 
 _BLOCK = 1 << 20
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ondol.core.errors import DownloadFailed, HashMismatch, OndolError
 from ondol.models.catalogue import ModelFile
-from ondol.models.sources.base import CHUNK_BYTES, FileSource, Report
+from ondol.models.sources import CHUNK_BYTES, FileSource, Report
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
-from ondol.backends.base import Generator, GeneratorHealth
-from ondol.backends.failures import as_model_error
+from ondol.backends.protocols import Generator, GeneratorHealth, as_model_error
 from ondol.core.errors import ModelError
 from ondol.kernels.gguf import read_gguf
-from ondol.models import genai_build
+from ondol.models import genai_weights as genai_build
 from ondol.models.genai_weights import (
     Aliases,
     GenAIPrecision,
@@ -31,7 +30,7 @@ from ondol.models.genai_weights import (
     rewrite,
     write_tokenizer,
 )
-from ondol.models.lock import lock_path, locked
+from ondol.models.manifest import lock_path, locked
 
 _SYNTAX = re.compile(r"(openvino-genai|transformers):([a-z0-9_]+)(?:@(cuda))?")
 _TRANSFORMERS = ("fp32", "fp16", "bf16", "int8", "nf4")

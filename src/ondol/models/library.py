@@ -14,19 +14,15 @@ from typing import Literal
 
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import NotFound
-from ondol.core.observe import ModelStateChanged, NullObserver, Observer
+from ondol.core.events import ModelStateChanged, NullObserver, Observer
 from ondol.core.types import ModelRole
 from ondol.models.catalogue import CatalogueEntry, ModelFile, catalogue, entry
 from ondol.models.convert import form_path, runs
 from ondol.models.download import FetchedFile
-from ondol.models.lock import lock_path, locked
-from ondol.models.manifest import BuiltForm, Manifest, read_manifest
+from ondol.models.manifest import BuiltForm, Manifest, lock_path, locked, read_manifest
 from ondol.models.own_models import own_entries, own_entry
 from ondol.models.pulling import Pull, PullProgress, offline_missing
-from ondol.models.sources.base import FileSource
-from ondol.models.sources.folder import FolderSource
-from ondol.models.sources.hub import HubCacheSource, HubSource
-from ondol.models.sources.pypi import PypiSource
+from ondol.models.sources import FileSource, FolderSource, HubCacheSource, HubSource, PypiSource
 
 __all__ = ["ModelFiles", "ModelInfo", "ModelLibrary", "ModelState", "PullProgress"]
 

@@ -7,14 +7,12 @@ has the figures); what ``ondol tune`` measured is weighed elsewhere.
 
 from __future__ import annotations
 
-from ondol.backends.base import Encoder, EncoderSpec
-from ondol.backends.failures import as_model_error
+from ondol.backends.protocols import Encoder, EncoderSpec, as_model_error
 from ondol.core.errors import ModelError
 from ondol.models.catalogue import CatalogueEntry
 from ondol.models.convert import ensure_form, resolve_form
 from ondol.models.form import Form, parse_form
-from ondol.models.forms import REFERENCE, every_form, lack_of, maker_of
-from ondol.models.forms.base import FormSetup, FormSource
+from ondol.models.forms import REFERENCE, FormSetup, FormSource, every_form, lack_of, maker_of
 from ondol.models.library import ModelFiles
 from ondol.models.profile import fingerprint_of
 

@@ -1,15 +1,32 @@
 """``manifest.json`` of a model's folder: which files are there, their hashes, where they came from.
 
 Written atomically and last, so a folder without it is not whole. Knows no network and no model.
+
+One process at a time may change a model's folder.
+
+An advisory ``flock`` on a file of its own: the kernel drops it when the holder ends, however it
+ends, so a killed pull never locks out the next.
+
+Opens a model's fetched weights, whatever their format, as ``BertWeights``.
+
+The one place that maps a catalogue format to its reader, and the readers' errors to ``ModelError``.
+Tensors are read when asked for.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ondol.backends.protocols import as_model_error
+from ondol.core.errors import ModelError
+from ondol.kernels.bert import BertWeights, FloatArray, Matrix
+from ondol.models.catalogue import CatalogueEntry
 from ondol.models.download import FetchedFile
 
 NAME = "manifest.json"
@@ -71,3 +88,60 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         out.flush()
         os.fsync(out.fileno())
     os.replace(part, folder / NAME)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock ``path``; waits for as long as another process or thread holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def lock_path(root: Path, model_id: str) -> Path:
+    """Return the lock file of a model in the models folder ``root``."""
+    return root / ".locks" / f"{model_id}.lock"
+
+
+def read_weights(entry: CatalogueEntry, folder: Path) -> BertWeights:
+    """Return the encoder weights in ``folder``; 8-bit ONNX weights come back at full width.
+
+    Raises ``ModelError``, now or when a tensor is read, where they are damaged or no BERT encoder's.
+    """
+    with as_model_error():
+        weights = _open(entry, folder)
+
+    def matrix(name: str) -> Matrix:
+        with as_model_error():
+            return weights.matrix(name)
+
+    def vector(name: str) -> FloatArray:
+        with as_model_error():
+            return weights.vector(name)
+
+    return BertWeights(shape=weights.shape, matrix=matrix, vector=vector)
+
+
+def _open(entry: CatalogueEntry, folder: Path) -> BertWeights:
+    path = folder / entry.weights.name
+    if entry.format == "e5s1":
+        from ondol.kernels.e5s1 import read_e5s1
+
+        return read_e5s1(path)
+    if entry.format == "safetensors":
+        from ondol.kernels.safetensors import read_safetensors
+
+        config = entry.file("config")
+        return read_safetensors(path, config=folder / (config.name if config else "config.json"))
+    if entry.format == "onnx":
+        from ondol.kernels.onnx_weights import read_onnx_weights
+
+        return read_onnx_weights(path)
+    raise ModelError(
+        f"{entry.id} has {entry.format} weights, which are no encoder's",
+        hint="see `ondol models list --role embedder`",
+    )

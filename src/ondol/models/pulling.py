@@ -17,7 +17,7 @@ from ondol.models.catalogue import CatalogueEntry, ModelFile
 from ondol.models.convert import build_form, has_form
 from ondol.models.download import FetchedFile, fetch_file, hash_file
 from ondol.models.manifest import Manifest, read_manifest, write_manifest
-from ondol.models.sources.base import FileSource
+from ondol.models.sources import FileSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,1 @@
-"""Keeps models busy: what stands between the services and the backends that run models.
-
-Knows no HTTP, document or prompt.
-"""
+"""Keeps loaded models busy: slots, queues, batches, lanes, pressure."""

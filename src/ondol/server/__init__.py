@@ -1,1 +1,1 @@
-"""The HTTP server: routes over services, and everything a request meets on its way to one."""
+"""The HTTP server: routes, schemas, streaming, limits."""

@@ -19,56 +19,51 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ondol.app.components import Parts
+from ondol.app.container import Container
 from ondol.core.clock import SystemClock
 from ondol.core.errors import OndolError
-from ondol.core.memory import settle
-from ondol.core.observe import Observer
+from ondol.core.events import Observer
 from ondol.core.pid_file import announced
-from ondol.core.setting_sections import ServerSettings
+from ondol.core.process import settle
 from ondol.core.settings import Settings
-from ondol.server.auth import KeyGuard, LoopbackGuard, check_exposure
-from ondol.server.entitlement import key_lanes
-from ondol.server.errors import error_response
-from ondol.server.gate import Gate
+from ondol.core.settings.sections import ServerSettings
+from ondol.server.auth import KeyGuard, LoopbackGuard, check_exposure, key_lanes
 from ondol.server.lifecycle import Lifecycle
-from ondol.server.limits import BodyLimit, Limits
 from ondol.server.middleware import Admission, RequestContext
 from ondol.server.process import Announce, HttpProcess, to_stderr
+from ondol.server.request_gate import BodyLimit, Gate, Limits
 from ondol.server.routes import (
-    ask,
-    collections,
-    documents,
-    health,
-    jobs,
-    models,
-    openai,
-    operations,
-    rerank,
-    search,
-    tasks,
-    web,
+    answer_routes,
+    collection_routes,
+    job_routes,
+    model_routes,
+    openai_routes,
+    operation_routes,
+    rerank_routes,
+    task_routes,
+    web_routes,
 )
-from ondol.services.components import Parts
-from ondol.services.container import Container
-from ondol.telemetry.listeners import Listeners
+from ondol.server.server_errors import error_response
 from ondol.telemetry.logs import configure_logging
+from ondol.telemetry.metrics import Listeners
 from ondol.telemetry.readings import LaneLoad
 
 OpenContainer = Callable[[Settings, Observer], Container]
 
 # In this order a request is matched: what is asked most often first.
 _ROUTERS = (
-    openai,
-    rerank,
-    search,
-    ask,
-    health,
-    models,
-    collections,
-    documents,
-    jobs,
-    tasks,
-    operations,
+    openai_routes.routes,
+    rerank_routes.routes,
+    answer_routes.search_routes,
+    answer_routes.routes,
+    operation_routes.health_routes,
+    model_routes.routes,
+    collection_routes.routes,
+    collection_routes.document_routes,
+    job_routes.routes,
+    task_routes.routes,
+    operation_routes.routes,
 )
 _ERROR_DOCS: dict[int | str, dict[str, Any]] = {
     status: {
@@ -125,9 +120,9 @@ def create_app(settings: Settings, *, opener: OpenContainer = open_container) ->
     app.state.gate = gate
     app.state.listeners = listeners
     app.state.limits = Limits.of(settings.server)
-    for module in _ROUTERS:
-        app.include_router(module.routes)
-    app.include_router(web.pages(docs=settings.server.docs))
+    for routes in _ROUTERS:
+        app.include_router(routes)
+    app.include_router(web_routes.pages(docs=settings.server.docs))
     return app
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ondol.core.observe import Timing
+from ondol.core.events import Timing
 from ondol.core.types import (
     DoneEvent,
     FinishReason,
@@ -19,7 +19,7 @@ from ondol.core.types import (
     ToolCallEvent,
     Usage,
 )
-from ondol.services.chat import Completion
+from ondol.runtime.generation.chat import Completion
 
 _FINISH: dict[FinishReason, str] = {
     "stop": "stop",

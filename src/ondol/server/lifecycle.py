@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ondol.app.components import ComponentState
+from ondol.app.container import Container
+from ondol.app.server_monitor import Upkeep
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import Conflict, NotReady
-from ondol.core.usage import Usage
-from ondol.server.gate import Gate
-from ondol.services.container import Container
-from ondol.services.jobs.runner import JobRunner
-from ondol.services.readiness import ComponentState
-from ondol.services.upkeep import Upkeep
+from ondol.core.machine import Usage
+from ondol.jobs.runner import JobRunner
+from ondol.server.request_gate import Gate
 
 Status = Literal["starting", "ready", "degraded", "draining"]
 Reloadable = Literal["embedder", "reranker", "generator"]

@@ -13,10 +13,10 @@ import secrets
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ondol.core.observe import Timing
+from ondol.core.events import Timing
 from ondol.server.auth import HEALTH_PATHS
-from ondol.server.errors import error_response
-from ondol.server.gate import Gate
+from ondol.server.request_gate import Gate
+from ondol.server.server_errors import error_response
 from ondol.telemetry.logs import request_id
 
 _log = logging.getLogger("ondol.server")

@@ -19,10 +19,10 @@ from fastapi import FastAPI
 
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import ModelError, SettingsError
-from ondol.core.setting_sections import ServerSettings
-from ondol.server.gate import Gate
+from ondol.core.settings.sections import ServerSettings
 from ondol.server.lifecycle import Health, Lifecycle
 from ondol.server.protocol import HEADER_BYTES, bounded_protocol
+from ondol.server.request_gate import Gate
 
 KEEP_ALIVE_SECONDS = 30
 LAST_WORDS_SECONDS = 2

@@ -13,7 +13,7 @@ import h11
 from pydantic_core import to_json
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ondol.server.errors import Problem
+from ondol.server.server_errors import Problem
 
 SILENT_SECONDS = 30.0
 HEADER_BYTES = 32 * 1024

@@ -20,15 +20,15 @@ from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from ondol.app.container import Container
 from ondol.core.errors import Cancelled, InvalidInput
-from ondol.core.observe import Timing
-from ondol.core.terms import Terms
-from ondol.server.entitlement import terms_of
+from ondol.core.events import Timing
+from ondol.core.request_terms import Terms
+from ondol.server.auth import terms_of
 from ondol.server.lifecycle import Lifecycle
-from ondol.server.limits import Limits
+from ondol.server.request_gate import Limits
 from ondol.server.schemas import Body
 from ondol.server.streaming import unless_disconnected
-from ondol.services.container import Container
 from ondol.telemetry.goodput import Goodput
 from ondol.telemetry.metrics import Metrics
 

@@ -19,7 +19,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from ondol.core.errors import InvalidInput
-from ondol.server.limits import Limits
+from ondol.server.request_gate import Limits
 
 _LONGEST_NAME = 200
 

@@ -12,10 +12,10 @@ import sqlite3
 import unicodedata
 from dataclasses import asdict, dataclass
 
-from ondol.core.chunking import Chunking
+from ondol.core.chunk_options import Chunking
 from ondol.core.errors import NotFound
 from ondol.store import lexical
-from ondol.store.names import near
+from ondol.store.collection_names import near
 from ondol.store.records import Collection
 
 _NEW_STAMP = "lower(hex(randomblob(16)))"

@@ -14,8 +14,8 @@ from typing import Any
 from ondol.core.errors import InvalidInput, NotFound
 from ondol.core.types import Page, ReadDocument
 from ondol.store import chunks, texts
+from ondol.store.collection_names import free_name, near
 from ondol.store.collections import CollectionRow
-from ondol.store.names import free_name, near
 from ondol.store.records import StoredDocument
 
 _COLUMNS = (

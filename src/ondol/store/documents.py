@@ -12,16 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from ondol.core.chunking import Chunking
+from ondol.core.chunk_options import Chunking
 from ondol.core.errors import Conflict, InvalidInput
-from ondol.core.observe import DocumentIngested
+from ondol.core.events import DocumentIngested
 from ondol.core.types import FloatMatrix, ReadDocument
 from ondol.store import chunks as _chunk_rows
 from ondol.store import collections, document_rows
+from ondol.store.collection_names import collection_name
 from ondol.store.collections import CollectionRow
-from ondol.store.names import collection_name
 from ondol.store.records import Collection, NewChunk, StoredDocument
-from ondol.store.searched import SearchedStore
+from ondol.store.search_store import SearchedStore
 
 MAX_DIMENSIONS = 16_384
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondol.core.errors import InvalidInput
-from ondol.store.names import near
+from ondol.store.collection_names import near
 
 _RANGES = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 OPERATORS = ("eq", "ne", "in", "exists", *_RANGES)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ondol.core.chunking import Chunking
+from ondol.core.chunk_options import Chunking
 from ondol.store import collections, document_rows, filters, texts
 from ondol.store.database import Database
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ondol.core.chunking import Chunking
+from ondol.core.chunk_options import Chunking
 from ondol.core.types import Page, Passage
 
 

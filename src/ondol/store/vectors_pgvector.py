@@ -25,8 +25,7 @@ from ondol.store.database import Database
 from ondol.store.filters import Condition
 from ondol.store.index_builder import Builder
 from ondol.store.matrix import Ids, Matrix
-from ondol.store.pgvector_connections import Connections
-from ondol.store.pgvector_table import Table, as_array
+from ondol.store.pgvector_table import Connections, Table, as_array
 from ondol.store.vector_search import (
     Contents,
     Hit,

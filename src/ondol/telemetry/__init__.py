@@ -1,1 +1,1 @@
-"""Watches from the side through ``core.observe``; nothing here is on a request's path."""
+"""Watches from the side through core events: metrics, records, logs, traces."""

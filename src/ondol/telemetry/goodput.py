@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ondol.core.clock import Clock
-from ondol.core.lanes import LANES
-from ondol.core.observe import Event, RequestFinished
+from ondol.core.events import Event, RequestFinished
+from ondol.core.settings.lane_sections import LANES
 
 WINDOWS: Mapping[str, float] = {"1m": 60.0, "5m": 300.0, "1h": 3600.0}
 """The windows' names and lengths in seconds."""

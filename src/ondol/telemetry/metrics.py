@@ -3,6 +3,10 @@
 Counts events into the series of ``series.TABLE``; what is looked up instead of counted comes from
 ``readings``. Each ``Metrics`` has its own registry, so that two servers in one process do not share
 counts. Thread-safe.
+
+Everyone in a server who listens to events, as one ``Observer``: metrics, goodput, log, tracing.
+
+Built from the settings; the recorder is not among them, because it must be closed before the store.
 """
 
 from __future__ import annotations
@@ -13,8 +17,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from ondol.core.lanes import LANES
-from ondol.core.observe import (
+from ondol.core.clock import Clock
+from ondol.core.events import (
     BatchBudgetChanged,
     BatchRun,
     CacheTierChanged,
@@ -25,13 +29,18 @@ from ondol.core.observe import (
     Event,
     FormFellBack,
     ModelStateChanged,
+    Observer,
+    Observers,
+    PressureChanged,
     RequestFinished,
 )
-from ondol.core.pressure_changed import PressureChanged
-from ondol.telemetry.job_readings import JOBS
-from ondol.telemetry.readings import Readings, Sources
-from ondol.telemetry.series import MODEL_STATES, REQUESTS, STATE, Series
-from ondol.telemetry.series_models import MODELS
+from ondol.core.settings.lane_sections import LANES
+from ondol.core.settings.operation_sections import TelemetrySettings
+from ondol.telemetry.goodput import Goodput
+from ondol.telemetry.logs import RequestLog
+from ondol.telemetry.readings import JOBS, Readings, Sources
+from ondol.telemetry.series import MODEL_STATES, MODELS, REQUESTS, STATE, Series
+from ondol.telemetry.tracing import Tracing
 
 __all__ = ["CONTENT_TYPE", "LANES", "TABLE", "Metrics"]
 
@@ -245,3 +254,28 @@ class _Joined(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._counted.collect()
         yield from self._looked
+
+
+class Listeners:
+    """Raises ``SettingsError`` where an endpoint is set and the extra ``otel`` is missing."""
+
+    def __init__(self, settings: TelemetrySettings, *, clock: Clock) -> None:
+        self.goodput = Goodput(clock=clock)
+        self.metrics = Metrics(Sources(goodput=self.goodput.snapshot))
+        self._tracing = (
+            Tracing.to(settings.otlp_endpoint, clock=clock) if settings.otlp_endpoint else None
+        )
+        wanted: list[Observer] = [self.metrics, self.goodput]
+        if settings.log_requests:
+            wanted.append(RequestLog())
+        if self._tracing is not None:
+            wanted.append(self._tracing)
+        self._all = Observers(*wanted)
+
+    def observe(self, event: Event) -> None:
+        self._all.observe(event)
+
+    def close(self) -> None:
+        """Send what tracing still holds; blocks for some seconds at most."""
+        if self._tracing is not None:
+            self._tracing.close()

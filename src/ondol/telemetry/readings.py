@@ -2,24 +2,92 @@
 
 Where each figure comes from is set from outside (``Sources``), any time; what is not set is not
 shown, except goodput. A source that fails is logged and left out of that answer.
+
+The rows of the metrics table about jobs, and how they are looked up.
+
+Looking reads the store: it is done in the thread that renders, never on the event loop. Attempts are
+counted since the runner's start; the rest is as it stands. Where no runner is, nothing is shown.
+
+The CPU time of a process and everything it started, had and waited for, from ``/proc`` (Linux).
+
+A generator runs as a child, so a service is a tree of processes. Times of children that ended are
+counted where their parent waited for them: the sum over the tree goes on where they stopped.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ondol.core.memory import resident_bytes
-from ondol.core.usage import Usage
+from ondol.core.machine import Usage
+from ondol.core.process import resident_bytes
 from ondol.telemetry.goodput import LaneFigures
-from ondol.telemetry.job_readings import JobFigures, job_families
 from ondol.telemetry.recorder import RecorderStats
-from ondol.telemetry.series import STATE
+from ondol.telemetry.series import STATE, Series
+
+JOBS: tuple[Series, ...] = (
+    Series(
+        "ondol_job_items",
+        "gauge",
+        "Items of jobs that have not ended, by state: queued, leased, done, failed.",
+        ("state",),
+        read=True,
+    ),
+    Series(
+        "ondol_job_oldest_queued_seconds",
+        "gauge",
+        "Time since the oldest job with an item in the queue was handed in; 0 where none waits.",
+        read=True,
+    ),
+    Series(
+        "ondol_job_attempts",
+        "counter",
+        "Attempts at items of jobs: done, failed for good, or retried later.",
+        ("task", "outcome"),
+        read=True,
+    ),
+    Series(
+        "ondol_job_runner",
+        "gauge",
+        "1 where it is so: working (this process works the jobs), paused (after a refusal), shed.",
+        ("flag",),
+        read=True,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFigures:
+    """Jobs now. ``items`` by state, ``attempts`` by task and outcome, ``flags`` of the runner."""
+
+    items: Mapping[str, int]
+    oldest_seconds: float
+    attempts: Mapping[tuple[str, str], int]
+    flags: Mapping[str, bool]
+
+
+def job_families(figures: JobFigures | None) -> Iterator[Metric]:
+    """Yield the families of ``JOBS``, empty where there are no figures."""
+    kinds = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+    families = {one.name: kinds[one.kind](one.name, one.help, labels=one.labels) for one in JOBS}
+    if figures is not None:
+        for state, count in figures.items.items():
+            families["ondol_job_items"].add_metric([state], count)
+        families["ondol_job_oldest_queued_seconds"].add_metric([], figures.oldest_seconds)
+        for labels, count in figures.attempts.items():
+            families["ondol_job_attempts"].add_metric(list(labels), count)
+        for flag, so in figures.flags.items():
+            families["ondol_job_runner"].add_metric([flag], so)
+    yield from families.values()
+
 
 _log = logging.getLogger("ondol.metrics")
 _T = TypeVar("_T")
@@ -130,3 +198,68 @@ def _process(families: _Families) -> None:
     )
     families["ondol_process_cpu_seconds"].add_metric([], time.process_time())
     families["ondol_process_start_time_seconds"].add_metric([], _STARTED)
+
+
+PROC = Path("/proc")
+
+
+def tree(root: int, *, proc: Path = PROC) -> frozenset[int]:
+    """Return ``root`` and its descendants; empty where ``root`` is not there."""
+    parents = _parents(proc)
+    if root not in parents:
+        return frozenset()
+    children: dict[int, list[int]] = {}
+    for pid, parent in parents.items():
+        children.setdefault(parent, []).append(pid)
+    found, due = {root}, [root]
+    while due:
+        for child in children.get(due.pop(), ()):
+            if child not in found:
+                found.add(child)
+                due.append(child)
+    return frozenset(found)
+
+
+def cpu_seconds(pids: frozenset[int], *, proc: Path = PROC) -> float | None:
+    """Return the CPU time of ``pids`` and of the children they waited for; ``None`` if none is there.
+
+    Fields utime, stime, cutime and cstime of proc_pid_stat(5).
+    """
+    ticks = [sum(map(int, fields[11:15])) for pid in pids if (fields := _stat(proc, pid))]
+    return sum(ticks) / os.sysconf("SC_CLK_TCK") if ticks else None
+
+
+def waiting_seconds(pids: frozenset[int], *, proc: Path = PROC) -> float | None:
+    """Return how long the threads of ``pids`` that still live could have run and had no processor.
+
+    The second field of each thread's schedstat (Linux, Documentation/scheduler/sched-stats); ``None``
+    where the kernel does not keep it.
+    """
+    waits = [wait for pid in pids for wait in _waits(proc / str(pid) / "task")]
+    return sum(waits) / 1e9 if waits else None
+
+
+def _waits(threads: Path) -> list[int]:
+    waits = []
+    with suppress(OSError):
+        for name in os.listdir(threads):
+            with suppress(OSError, ValueError, IndexError):
+                waits.append(int((threads / name / "schedstat").read_text().split()[1]))
+    return waits
+
+
+def _parents(proc: Path) -> dict[int, int]:
+    try:
+        pids = [int(entry) for entry in os.listdir(proc) if entry.isdigit()]
+    except OSError:
+        return {}
+    return {pid: int(fields[1]) for pid in pids if (fields := _stat(proc, pid))}
+
+
+def _stat(proc: Path, pid: int) -> list[str]:
+    """Return the fields after the command's name, which may itself hold blanks and brackets."""
+    try:
+        fields = (proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
+    return fields if len(fields) > 14 else []

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ondol.core.clock import Clock
-from ondol.core.observe import Event, RequestFinished
-from ondol.core.request_record import RequestRecord, record_of
+from ondol.core.events import Event, RequestFinished, RequestRecord, record_of
 
 _log = logging.getLogger("ondol.recorder")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ondol.core.clock import Clock
 from ondol.core.errors import SettingsError
-from ondol.core.observe import Event, RequestFinished
+from ondol.core.events import Event, RequestFinished
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ondol.core.clock import Clock, SystemClock
-from ondol.core.machine import CpuQuota, cpu_quota, memory_bytes, own_cpus
-from ondol.core.usage import Usage
+from ondol.core.machine import CpuQuota, Usage, cpu_quota, memory_bytes, own_cpus
 from ondol.telemetry.gpu import Gpus, GpuSample
-from ondol.telemetry.processes import PROC, cpu_seconds, tree, waiting_seconds
+from ondol.telemetry.readings import PROC, cpu_seconds, tree, waiting_seconds
 
 _WORTH_ASKING = 0.5
 """Share of our cores: who wants less than that of a busy machine is not short of it."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ondol.core.clock import Clock
-from ondol.core.operating_sections import WatchdogSettings
-from ondol.core.usage import Usage
+from ondol.core.machine import Usage
+from ondol.core.settings.operation_sections import WatchdogSettings
 
 Action = Literal["none", "unload", "exit", "command"]
 Verdict = Literal["unknown", "working", "busy", "idle", "due", "done"]

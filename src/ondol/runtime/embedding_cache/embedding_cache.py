@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Self, cast
 
-from ondol.backends.base import EncoderSpec
+from ondol.backends.protocols import EncoderSpec
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import NotReady, OndolError
-from ondol.core.observe import CacheTierChanged, EmbeddingsLookedUp, NullObserver, Observer, Timing
+from ondol.core.events import CacheTierChanged, EmbeddingsLookedUp, NullObserver, Observer, Timing
 from ondol.core.settings import Settings
 from ondol.core.types import Encoded, Pair
-from ondol.engine.batcher import BatchResult
 from ondol.runtime.embedding_cache.cache_memory import (
     CachedVector,
     CacheStats,
@@ -29,7 +28,8 @@ from ondol.runtime.embedding_cache.cache_memory import (
     MemoryEmbeddingCache,
     frozen_vector,
 )
-from ondol.runtime.encoder_lane import EncoderLane
+from ondol.runtime.encoders.batcher import BatchResult
+from ondol.runtime.encoders.encoder_lane import EncoderLane
 
 FILE_NAME = "embeddings.db"
 LOOKUP_SECONDS = 0.1

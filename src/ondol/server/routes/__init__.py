@@ -1,1 +1,1 @@
-"""The endpoints, one resource per file; each calls one service and shapes its answer."""
+"""The routes, one file a topic."""

@@ -1,0 +1,1 @@
+"""Answers with citations: select sentences, prompt, generate, verify quotes against the passages."""

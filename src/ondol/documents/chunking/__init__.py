@@ -1,0 +1,1 @@
+"""How a text is cut into chunks, and under which words a chunk is indexed."""

@@ -1,0 +1,1 @@
+"""What measures and trains: evaluation, benchmarks, tuning, fine-tuning. Nothing else imports it."""

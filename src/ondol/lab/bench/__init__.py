@@ -1,0 +1,1 @@
+"""How fast it is: encoders, the generator, and a server under load."""

@@ -1,0 +1,1 @@
+"""How good it is: rankings, answers, tasks and forms against what is known."""

@@ -1,0 +1,1 @@
+"""Korean and English: words, sentences, synonyms, dictionary, normal forms."""

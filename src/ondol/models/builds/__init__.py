@@ -1,1 +1,0 @@
-"""Programs that are compiled on this machine for its own processor, when the user asks for it."""

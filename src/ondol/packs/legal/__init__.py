@@ -1,0 +1,1 @@
+"""Korean law: citations, judgments, statutes, names of laws."""

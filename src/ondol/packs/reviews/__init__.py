@@ -1,0 +1,1 @@
+"""Reviews: the lexicon of what they speak of."""

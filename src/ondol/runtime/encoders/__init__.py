@@ -1,0 +1,1 @@
+"""Embedders and rerankers: queue, batches, worker thread, fallback and A/B test."""

@@ -1,0 +1,1 @@
+"""The generator: lanes, admission, order of requests, streaming."""

@@ -1,0 +1,1 @@
+"""Retrieval: keyword and vector rankings, fusion, reranking, calibration, look-ups."""

@@ -1,1 +1,0 @@
-"""One use case per file, asynchronous; only ``container`` names concrete classes."""

@@ -1,1 +1,0 @@
-"""Measures quality on labelled questions: retrieval and answers. One file per measurement."""

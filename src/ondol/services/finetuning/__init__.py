@@ -1,1 +1,0 @@
-"""Fine-tuning a model on a collection: its pairs, its wrong passages, the run, the exam, the entry."""

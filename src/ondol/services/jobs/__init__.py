@@ -1,1 +1,0 @@
-"""Many items of one task, durable: handed in, worked in the background, read when done."""

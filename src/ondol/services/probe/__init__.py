@@ -1,1 +1,0 @@
-"""One encoder in a process of its own, measured from outside."""

@@ -1,1 +1,0 @@
-"""Declared analyses: packs of tasks, the steps they are made of, and the service that runs one."""

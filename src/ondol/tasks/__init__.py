@@ -1,0 +1,1 @@
+"""Declared analyses: packs, their steps, and the service that runs one."""
