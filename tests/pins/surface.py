@@ -140,10 +140,11 @@ async def _scraped(home: Path) -> list[str]:
     async with Stage(home).running() as client:
         for exchange in EXCHANGES:
             await exchange.send(client)
-        text = (await client.get("/metrics")).text
+        response = await client.get("/metrics")
+        assert response.is_success, response.text
     return sorted(
         f"{family.type} {family.name}{{{', '.join(_labels(family))}}}"
-        for family in text_string_to_metric_families(text)
+        for family in text_string_to_metric_families(response.text)
         if not family.name.endswith("_created")
     )
 
@@ -161,7 +162,9 @@ def _labels(family: Metric) -> list[str]:
 
 
 def _public(name: str) -> str:
-    value = getattr(ondol, name)
+    value = getattr(ondol, name, None)
+    if value is None:
+        return f"{name} cannot be imported"
     return f"{name}{inspect.signature(value)}" if inspect.isfunction(value) else name
 
 
