@@ -103,7 +103,8 @@ async def account(home: Path) -> Account:
     before = {name: _schema(home / name) for name in DATABASES}
     requests = await asyncio.to_thread(_requests, home)
     lines_after: list[str] = []
-    stage = Stage(home)
+    # The cache of embeddings in memory, as by default: vectors come from the database or are lost.
+    stage = Stage(home, settings={"cache": {"embeddings": "memory"}})
     async with stage.running() as client:
         lines_after += ["# collection", _json(await _get(client, "/v1/collections/house"))]
         listed = await _get(client, "/v1/collections/house/documents")
@@ -114,13 +115,28 @@ async def account(home: Path) -> Account:
             lines_after.append(_json(whole))
         lines_after += ["", *[await hits(client, query, mode=mode) for query, mode in _searches()]]
         lines_after += ["# sent again", *(_json(_counts(r)) for r in await upload(client)), ""]
+        embedded = list(stage.embedded)
+        lines_after += [
+            "# embedded when one section has changed",
+            *await _changed(client, stage),
+            "",
+        ]
         lines_after += await _jobs(client)
     lines += [f"{name} {before[name]} -> {_schema(home / name)}" for name in DATABASES]
-    lines += ["", *lines_after, "", "# cached embeddings", *cached(home, [*EMBEDDED, *_bodies()])]
+    lines += ["", *lines_after, "", "# cached embeddings", *cached(home, EMBEDDED)]
     words = await asyncio.to_thread(command, home, "collections", "keywords", "house")
     lines += ["", "# own words", _json(json.loads(words)), "", "# requests on record", *requests]
     lines += ["", "# profile", *tuned_choices(home), ""]
-    return Account("\n".join(lines), stage.embedded)
+    return Account("\n".join(lines), embedded)
+
+
+async def _changed(client: httpx.AsyncClient, stage: Stage) -> list[str]:
+    """Send a document of which one section has changed; return the texts that were embedded."""
+    before = len(stage.embedded)
+    text = FILES["lease.md"].replace("수선비", "큰 수선비")
+    files = [("files", ("lease.md", text.encode(), "text/plain"))]
+    await _good(client.post("/v1/collections/house/documents", files=files))
+    return [_json({"text": embedded}) for embedded in stage.embedded[before:]]
 
 
 def command(home: Path, *arguments: str) -> str:
@@ -159,10 +175,6 @@ def _searches() -> list[tuple[str, str]]:
 def query_texts() -> set[str]:
     """Return the only texts that reading a home may embed."""
     return {query for query, _ in _searches()}
-
-
-def _bodies() -> list[str]:
-    return [str(record["text"]) for record in RECORDS]
 
 
 def _counts(report: dict[str, Any]) -> dict[str, Any]:
