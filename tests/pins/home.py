@@ -99,35 +99,42 @@ def unpack(version: str, home: Path) -> None:
 
 async def account(home: Path) -> Account:
     """Open ``home`` with the code at hand and return all it holds."""
-    lines = ["# schemas: application, version before and after opening"]
     before = {name: _schema(home / name) for name in DATABASES}
     requests = await asyncio.to_thread(_requests, home)
-    lines_after: list[str] = []
     # The cache of embeddings in memory, as by default: vectors come from the database or are lost.
     stage = Stage(home, settings={"cache": {"embeddings": "memory"}})
     async with stage.running() as client:
-        lines_after += ["# collection", _json(await _get(client, "/v1/collections/house"))]
-        listed = await _get(client, "/v1/collections/house/documents")
-        lines_after += ["", "# documents"]
-        for document in listed["documents"]:
-            lines_after.append(_json(document))
-            whole = await _get(client, f"/v1/collections/house/documents/{document['document']}")
-            lines_after.append(_json(whole))
-        lines_after += ["", *[await hits(client, query, mode=mode) for query, mode in _searches()]]
-        lines_after += ["# sent again", *(_json(_counts(r)) for r in await upload(client)), ""]
+        documents = await _documents(client)
+        searches = [await hits(client, query, mode=mode) for query, mode in _searches()]
+        reports = [_json(_counts(report)) for report in await upload(client)]
         embedded = list(stage.embedded)
-        lines_after += [
-            "# embedded when one section has changed",
-            *await _changed(client, stage),
-            "",
-        ]
-        lines_after += await _jobs(client)
-    lines += [f"{name} {before[name]} -> {_schema(home / name)}" for name in DATABASES]
-    lines += ["", *lines_after, "", "# cached embeddings", *cached(home, EMBEDDED)]
+        changed = await _changed(client, stage)
+        jobs = await _jobs(client)
+    schemas = [f"{name} {before[name]} -> {_schema(home / name)}" for name in DATABASES]
     words = await asyncio.to_thread(command, home, "collections", "keywords", "house")
-    lines += ["", "# own words", _json(json.loads(words)), "", "# requests on record", *requests]
-    lines += ["", "# profile", *tuned_choices(home), ""]
-    return Account("\n".join(lines), embedded)
+    sections = {
+        "schemas: application, version before and after opening": schemas,
+        "collection and documents": documents,
+        "searches": ["", *searches],
+        "sent again": reports,
+        "embedded when one section has changed": changed,
+        "jobs": jobs,
+        "cached embeddings": cached(home, EMBEDDED),
+        "own words": [_json(json.loads(words))],
+        "requests on record": requests,
+        "profile": tuned_choices(home),
+    }
+    blocks = ("\n".join([f"# {title}", *lines, ""]) for title, lines in sections.items())
+    return Account("\n".join(blocks), embedded)
+
+
+async def _documents(client: httpx.AsyncClient) -> list[str]:
+    path = "/v1/collections/house"
+    lines = [_json(await _get(client, path))]
+    for document in (await _get(client, f"{path}/documents"))["documents"]:
+        whole = await _get(client, f"{path}/documents/{document['document']}")
+        lines += [_json(document), _json(whole)]
+    return lines
 
 
 async def _changed(client: httpx.AsyncClient, stage: Stage) -> list[str]:
@@ -148,7 +155,7 @@ def command(home: Path, *arguments: str) -> str:
 
 async def _jobs(client: httpx.AsyncClient) -> list[str]:
     """Return every job with its results; what was left lying is worked first."""
-    lines = ["# jobs"]
+    lines: list[str] = []
     for job in (await _get(client, "/v1/jobs"))["jobs"]:
         path = f"/v1/jobs/{job['id']}"
         await _good(client.get(f"{path}/events"))
