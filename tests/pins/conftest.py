@@ -7,9 +7,10 @@ models are fakes whose work can be counted; everything else is the real server a
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -280,7 +281,8 @@ def tuned_choices(home: Path) -> list[str]:
     """Return what the profile of ``home`` chose."""
     profile = read_profile(home)
     return [
-        f"{model} {purpose}: {chosen(profile, model, purpose, PROFILE_KEY)}"
+        f"{model} {purpose}: {json.dumps(asdict(choice))}"
         for model, tuned in profile.models.items()
         for purpose in tuned.chosen
+        if (choice := chosen(profile, model, purpose, PROFILE_KEY)) is not None
     ]

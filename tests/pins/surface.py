@@ -88,7 +88,8 @@ def documented_imports() -> list[str]:
 def errors() -> str:
     """Return a line an error: its code, HTTP status, type and exit code."""
     rows = (
-        f"{kind.__name__}({kind.__mro__[1].__name__}) {kind.default_code}: {outcome}"
+        f"{kind.__name__}({kind.__mro__[1].__name__}) {kind.default_code}: "
+        f"HTTP {outcome.status} {outcome.type}, exit {outcome.exit_code}"
         for kind, outcome in ERRORS.items()
     )
     return "\n".join([*rows, ""])
