@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev models demo serve test lint format types imports unit model-tests \
-	test-extras wheel docs lock bench peers bench-peers clean
+	test-extras wheel docs pins lock bench peers bench-peers clean
 
 export PYTHON
 PY := .venv/bin/python
@@ -59,6 +59,9 @@ wheel: setup-dev ## Build the wheel and try it in a clean environment
 
 docs: setup-dev ## Regenerate docs/reference from the code
 	@$(PY) scripts/write_reference.py
+
+pins: setup-dev ## Accept what the code does now as what tests/pins holds it to
+	@$(PY) scripts/write_pins.py
 
 lock: setup-dev ## Resolve the lock files anew (UPGRADE=1 renews every pin)
 	@sh scripts/lock.sh
