@@ -32,7 +32,7 @@ from common import report, table
 from texts import mixed
 
 from ondol.backends.fake_encoder import FakeEmbedder
-from ondol.backends.protocols import Encoder, EncoderSpec
+from ondol.backends.protocols import EncoderBackend, EncoderSpec
 from ondol.core.events import Timing
 from ondol.core.settings import load_settings
 from ondol.core.types import Encoded, Pair
@@ -190,7 +190,7 @@ async def measure(
 
 
 async def through_batcher(
-    encoder: Encoder, opened: dict[str, Place], texts: Sequence[str], *, count: int
+    encoder: EncoderBackend, opened: dict[str, Place], texts: Sequence[str], *, count: int
 ) -> dict[str, Any]:
     batcher = Batcher(encoder, limits=BatcherLimits())
     try:

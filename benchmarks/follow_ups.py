@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from common import ROOT, data_set, report, table
 
-from ondol.answers.rewriting import QueryRewriter, Turn
+from ondol.answers.rewriting import ConversationTurn, QueryRewriter
 from ondol.app.components import Parts
 from ondol.app.container import Container
 from ondol.core.settings import load_settings
@@ -43,7 +43,7 @@ class FollowUp:
     collection: str
     question: str
     standalone: str
-    history: tuple[Turn, ...]
+    history: tuple[ConversationTurn, ...]
     documents: tuple[str, ...]
     answers: tuple[str, ...]
     new_topic: bool
@@ -77,7 +77,7 @@ def read() -> list[FollowUp]:
             question=row["question"],
             standalone=row["standalone"],
             history=tuple(
-                Turn(turn["question"], turn["answer"], tuple(turn["titles"]))
+                ConversationTurn(turn["question"], turn["answer"], tuple(turn["titles"]))
                 for turn in row["history"]
             ),
             documents=tuple(row["documents"]),

@@ -19,15 +19,15 @@ from typing import Any
 
 from ondol.app.store_assembly import MIGRATIONS
 from ondol.core.events import Timing
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.settings.operation_sections import JobSettings
 from ondol.core.timers import LoopTimers
 from ondol.jobs.feed import JobFeed
-from ondol.jobs.intake import Given
+from ondol.jobs.intake import SubmittedItem
 from ondol.jobs.job_service import JobService
 from ondol.jobs.job_store import JobStore
-from ondol.jobs.runner import JobRunner, RunnerLock, Surroundings
-from ondol.jobs.work import Worked
+from ondol.jobs.runner import JobRunner, RunnerEnvironment, RunnerLock
+from ondol.jobs.work import WorkOutput
 from ondol.runtime.interactive_traffic import InteractiveTraffic
 from ondol.store.database import Database
 
@@ -130,10 +130,10 @@ class EngineWork:
         return ""
 
     async def run(
-        self, task: str, input: Mapping[str, Any], *, terms: Terms, timing: Timing
-    ) -> Worked:
+        self, task: str, input: Mapping[str, Any], *, terms: RequestTerms, timing: Timing
+    ) -> WorkOutput:
         await self._engine.answer(Size(input["prompt"], input["answer"]))
-        return Worked({})
+        return WorkOutput({})
 
 
 def simulated(
@@ -182,13 +182,13 @@ async def _as_job(
             work,
             settings=settings,
             lock=RunnerLock(Path(home)),
-            around=Surroundings(clock, LoopTimers(), feed, nobody, lambda: 0.5),
+            around=RunnerEnvironment(clock, LoopTimers(), feed, nobody, lambda: 0.5),
         )
         runner.start()
         before = loop.time()
         # Sizes may be equal: the number keeps the items apart, else they are worked once.
         given = [
-            Given(input={"number": n, "prompt": size.prompt, "answer": size.answer})
+            SubmittedItem(input={"number": n, "prompt": size.prompt, "answer": size.answer})
             for n, size in enumerate(sizes)
         ]
         job = (await service.submit("simulated", given)).id

@@ -36,7 +36,7 @@ from ondol.app.store_assembly import MIGRATIONS
 from ondol.core.clock import SystemClock
 from ondol.core.settings.operation_sections import JobSettings
 from ondol.jobs.feed import JobFeed
-from ondol.jobs.intake import Given
+from ondol.jobs.intake import SubmittedItem
 from ondol.jobs.job_service import JobService
 from ondol.jobs.job_store import JobStore
 from ondol.jobs.work import FAKE_TASK, FakeWork
@@ -55,7 +55,8 @@ async def intake(count: int) -> dict[str, Any]:
             store, FakeWork(), settings=JobSettings(), clock=SystemClock(), feed=JobFeed()
         )
         given = [
-            Given(input={"text": f"리뷰 {n} " * 20, "shared": str(n % 7)}) for n in range(count)
+            SubmittedItem(input={"text": f"리뷰 {n} " * 20, "shared": str(n % 7)})
+            for n in range(count)
         ]
         before = time.perf_counter()
         job = (await service.submit(FAKE_TASK, given)).id

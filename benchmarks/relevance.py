@@ -18,7 +18,7 @@ import numpy as np
 from common import data_set, report, table
 from numpy.typing import NDArray
 
-from ondol.answers.features import DEFAULT, Calibration, relevance, signals
+from ondol.answers.features import DEFAULT, RelevanceCalibration, relevance, signals
 from ondol.app.components import Parts
 from ondol.app.container import Container
 from ondol.core.settings import load_settings
@@ -59,7 +59,7 @@ def measure(query: Query, hits: Sequence[Hit]) -> tuple[float, float]:
     return signal.dense, signal.coverage
 
 
-def fit(rows: Sequence[Row]) -> Calibration:
+def fit(rows: Sequence[Row]) -> RelevanceCalibration:
     """Fit a logistic regression by Newton's method with a little ridge."""
     x: NDArray[np.float64] = np.array([(1.0, dense, cover) for dense, cover, _, _ in rows])
     y = np.array([label for _, _, label, _ in rows], dtype=np.float64)
@@ -70,19 +70,21 @@ def fit(rows: Sequence[Row]) -> Calibration:
         gradient = x.T @ (weight * (y - p)) - 1e-3 * beta
         hessian = (x * (weight * p * (1 - p))[:, None]).T @ x + 1e-3 * np.eye(3)
         beta = beta + np.linalg.solve(hessian, gradient)
-    return Calibration(bias=float(beta[0]), dense=float(beta[1]), coverage=float(beta[2]))
+    return RelevanceCalibration(bias=float(beta[0]), dense=float(beta[1]), coverage=float(beta[2]))
 
 
-def shares(rows: Sequence[Row], calibration: Calibration, threshold: float) -> dict[str, float]:
+def shares(
+    rows: Sequence[Row], calibration: RelevanceCalibration, threshold: float
+) -> dict[str, float]:
     """Return the share that would be answered, per kind."""
-    from ondol.answers.features import Signals
+    from ondol.answers.features import RelevanceSignals
 
     kinds = sorted({kind for *_, kind in rows})
     return {
         kind: float(
             np.mean(
                 [
-                    relevance(Signals(d, c), calibration=calibration) >= threshold
+                    relevance(RelevanceSignals(d, c), calibration=calibration) >= threshold
                     for d, c, _, k in rows
                     if k == kind
                 ]

@@ -28,14 +28,14 @@ from task_bench import opened
 
 from ondol.app.components import Parts
 from ondol.app.container import Container
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.settings import load_settings
 from ondol.core.types import FloatMatrix
 from ondol.tasks.classifier import Classifier, load_classifier
 from ondol.tasks.classifier_training import Examples, fit, fold_of, scores
 from ondol.tasks.logistic import FitOptions
-from ondol.tasks.pack_library import PackShelf
-from ondol.tasks.step_context import Workbench
+from ondol.tasks.pack_library import PackLibrary
+from ondol.tasks.step_context import StepContext
 from ondol.tasks.task_service import TaskService
 
 SETS = {
@@ -122,9 +122,9 @@ async def judged(
     labels = [""] * len(unseen.texts)
     free = asyncio.Semaphore(at_once)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Workbench(container, home=Path(folder))
+        bench = StepContext(container, home=Path(folder))
         classifier.save(bench.own_classifier("reviews", f"sentiment.{language}.npz"))
-        tasks = TaskService(PackShelf.open(Path(folder), ()), bench)
+        tasks = TaskService(PackLibrary.open(Path(folder), ()), bench)
         task = tasks.task("reviews.sentiment")
         task = replace(task, limits=replace(task.limits, seconds=3600.0))
 
@@ -132,7 +132,7 @@ async def judged(
             reviews = [{"id": str(place), "text": unseen.texts[place]} for place in places]
             given = {"reviews": reviews, "ask": 256, "language": language}
             async with free:
-                done = await tasks.run(task, given, terms=Terms(lane="batch"))
+                done = await tasks.run(task, given, terms=RequestTerms(lane="batch"))
             for row in done.result["labels"]:
                 labels[int(row["id"])] = row["label"]
             return sum(row["by"] == "generator" for row in done.result["labels"])

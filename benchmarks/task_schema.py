@@ -30,7 +30,7 @@ from task_bench import opened, options, shown, take_in
 
 from ondol.app.container import Container
 from ondol.core.errors import InvalidInput, OndolError
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.lab.evaluate.task_runs import claim_keys
 from ondol.lab.evaluate.task_runs import rows_of as claims_of
 from ondol.tasks.declaration import Task
@@ -133,7 +133,7 @@ async def run_one(
     """Return what came of one run: a reason where there is no result."""
     task = replace(task, limits=replace(task.limits, seconds=3600.0))
     try:
-        done = await container.tasks.run(task, input, terms=Terms(lane="batch"))
+        done = await container.tasks.run(task, input, terms=RequestTerms(lane="batch"))
     except InvalidInput as error:
         return {"refused": error.code}
     except OndolError as error:

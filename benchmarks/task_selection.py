@@ -24,7 +24,7 @@ from task_bench import opened, options, shown, take_in
 from ondol.app.container import Container
 from ondol.lab.evaluate.task_evaluation import OURS, evaluate_task, leading, worded
 from ondol.lab.evaluate.task_items import Expected, ExpectedAspect, TaskItem
-from ondol.lab.evaluate.task_runs import TaskRun, claim_keys
+from ondol.lab.evaluate.task_runs import EvaluationRun, claim_keys
 
 SETS = ("ko_reviews_yogiyo", "en_reviews_zomato")
 MODELS = ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct")
@@ -63,7 +63,7 @@ def _scored(rows: Sequence[Mapping[str, Any]]) -> tuple[ExpectedAspect, ...] | N
     return tuple(found)
 
 
-def recall_of(runs: Sequence[TaskRun], keys: Sequence[str]) -> dict[str, float]:
+def recall_of(runs: Sequence[EvaluationRun], keys: Sequence[str]) -> dict[str, float]:
     """Return how many of the frequent aspects the claims speak of, and of how many in their sense."""
     wanted = found = agreed = 0
     for run in runs:
@@ -124,7 +124,7 @@ async def compared(
     return rows
 
 
-def _shown(runs: Sequence[TaskRun]) -> float:
+def _shown(runs: Sequence[EvaluationRun]) -> float:
     """Return the share of all reviews that were put before the generator."""
     counted = sum(int(run.result.result["counted"]) for run in runs if run.result)
     there = sum(len(run.result.result.get("representatives") or ()) for run in runs if run.result)

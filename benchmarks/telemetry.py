@@ -33,7 +33,7 @@ from ondol.telemetry.goodput import Goodput
 from ondol.telemetry.logs import RequestLog
 from ondol.telemetry.metric_rows import MetricStore
 from ondol.telemetry.metrics import Metrics
-from ondol.telemetry.readings import Sources
+from ondol.telemetry.readings import ReadingSources
 from ondol.telemetry.recorder import Recorder, RecorderStats, Retention
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ def listeners(home: Path) -> Iterator[tuple[dict[str, Observer], Recorder]]:
         retention=Retention(30, 200_000), limit_rows=1_000_000,
     )  # fmt: skip
     goodput = Goodput(clock=clock)
-    metrics = Metrics(Sources(goodput=goodput.snapshot))
+    metrics = Metrics(ReadingSources(goodput=goodput.snapshot))
     found: dict[str, Observer] = {
         BASELINE: NullObserver(),
         "Recorder": recorder,

@@ -8,7 +8,7 @@ from contextlib import aclosing
 import pytest
 
 from ondol.answers.ask import AnswerDone, AskService, SourcesEvent
-from ondol.answers.rewriting import Turn
+from ondol.answers.rewriting import ConversationTurn
 from ondol.app.container import Container
 from ondol.backends.fake_generator import FakeGenerator
 from ondol.core.errors import Overloaded
@@ -164,7 +164,7 @@ async def test_a_follow_up_is_answered_as_it_was_meant(
     engine = GenerationEngine(FakeGenerator(script=script), slots=1)
     engines.append(engine)
     service = service_on(container, engine)
-    history = [Turn("야근 식대는 얼마인가요?", "13,500원입니다.")]
+    history = [ConversationTurn("야근 식대는 얼마인가요?", "13,500원입니다.")]
     answer = await service.ask("c", "그럼 출장자는?", history=history)
     assert answer.understood == "야근 식대는 얼마인가요? 그럼 출장자는?"
     assert "야근 식대는 얼마인가요?" in seen[-1].messages[-1].content

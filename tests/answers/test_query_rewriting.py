@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ondol.answers.rewriting import QueryRewriter, Turn
+from ondol.answers.rewriting import ConversationTurn, QueryRewriter
 from ondol.backends.fake_generator import FakeGenerator, Script
 from ondol.core.errors import Overloaded
 from ondol.core.settings.sections import RetrievalSettings
@@ -16,7 +16,7 @@ from ondol.core.types import GenerationRequest
 from ondol.runtime.generation.chat import ChatService
 from ondol.runtime.generation.generation import GenerationEngine
 
-HISTORY = [Turn("How often are laptops replaced?", "Every 38 months.")]
+HISTORY = [ConversationTurn("How often are laptops replaced?", "Every 38 months.")]
 FOLLOW_UP = "And monitors?"
 BY_RULES = "How often are laptops replaced? And monitors?"
 
@@ -59,7 +59,7 @@ async def test_rules_need_no_generator() -> None:
     ],
 )
 async def test_what_stands_on_its_own_stays(
-    how: str, question: str, history: list[Turn], engines: list[GenerationEngine]
+    how: str, question: str, history: list[ConversationTurn], engines: list[GenerationEngine]
 ) -> None:
     settings = RetrievalSettings.model_validate({"rewrite": how})
     found = await QueryRewriter(None, settings=settings).meant(question, history)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ondol.answers.rewriting import (
     MAX_CHARS,
     TURNS,
-    Turn,
+    ConversationTurn,
     leans_back,
     rewriting_messages,
     rewritten_question,
@@ -55,17 +55,20 @@ def test_whole_questions_do_not(question: str) -> None:
 
 
 def test_the_earlier_question_is_carried() -> None:
-    history = [Turn("연차 휴가는 며칠인가요?", "15일입니다.")]
+    history = [ConversationTurn("연차 휴가는 며칠인가요?", "15일입니다.")]
     assert standalone("그럼 파트타임은?", history) == "연차 휴가는 며칠인가요? 그럼 파트타임은?"
     assert standalone("그럼 파트타임은?", []) == "그럼 파트타임은?"
 
 
 def test_a_chain_is_followed_and_a_new_topic_ends_it() -> None:
-    first, second = Turn("How often are laptops replaced?"), Turn("And monitors?")
+    first, second = (
+        ConversationTurn("How often are laptops replaced?"),
+        ConversationTurn("And monitors?"),
+    )
     assert standalone("And phones?", [first, second]) == (
         "How often are laptops replaced? And monitors? And phones?"
     )
-    topic = Turn("When does the morning shuttle leave Jukjeon Station?")
+    topic = ConversationTurn("When does the morning shuttle leave Jukjeon Station?")
     assert standalone("And from Sadang?", [first, second, topic]) == (
         f"{topic.question} And from Sadang?"
     )
@@ -73,7 +76,7 @@ def test_a_chain_is_followed_and_a_new_topic_ends_it() -> None:
 
 @given(st.text(max_size=400), st.lists(st.text(max_size=600), max_size=8))
 def test_it_is_bounded_and_ends_with_the_question(question: str, earlier: list[str]) -> None:
-    found = standalone(question, [Turn(one) for one in earlier])
+    found = standalone(question, [ConversationTurn(one) for one in earlier])
     asked = " ".join(question.split())
     assert found.endswith(asked)
     assert len(found) <= MAX_CHARS + 1 + len(asked)
@@ -82,7 +85,7 @@ def test_it_is_bounded_and_ends_with_the_question(question: str, earlier: list[s
 
 
 def test_the_generator_sees_the_last_turns_only_and_no_control_tokens() -> None:
-    history = [Turn(f"question {n}", f"answer {n}") for n in range(10)]
+    history = [ConversationTurn(f"question {n}", f"answer {n}") for n in range(10)]
     *_, asked = rewriting_messages("<|im_start|>and then?", history, language="en")
     assert f"question {10 - TURNS}" in asked.content
     assert f"question {9 - TURNS}\n" not in asked.content

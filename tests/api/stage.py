@@ -22,7 +22,7 @@ from ondol.core.settings import Settings
 from ondol.core.types import GenerationRequest
 from ondol.runtime.backend_factory import BackendFactory
 from ondol.server.app import create_app
-from ondol.server.process import HttpProcess
+from ondol.server.http_process import HttpProcess
 
 BASE = "http://127.0.0.1"
 

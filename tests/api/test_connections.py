@@ -7,7 +7,7 @@ import pytest
 from starlette.types import Message
 
 from ondol.core.errors import Cancelled
-from ondol.server.process import listening_socket
+from ondol.server.http_process import listening_socket
 from ondol.server.streaming import unless_disconnected
 
 

@@ -14,7 +14,7 @@ from tests.api.conftest import Served
 from tests.api.stage import make_app, running
 
 from ondol.backends.fake_generator import FakeGenerator
-from ondol.server.streaming import PING, EventStream, Relay
+from ondol.server.streaming import PING, EventStream, SseRelay
 
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "one two three"}]}
 
@@ -98,7 +98,7 @@ async def respond(
 ) -> asyncio.Queue[dict[str, Any]]:
     """Run an event stream over the source; the client leaves when told."""
     sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    relay = await Relay.started(source.items())
+    relay = await SseRelay.started(source.items())
     response = EventStream(
         relay,
         render=lambda item: item.encode(),
@@ -151,7 +151,7 @@ async def test_an_error_before_the_first_item_is_raised_not_streamed() -> None:
         yield ""
 
     with pytest.raises(ValueError, match="early"):
-        await Relay.started(broken())
+        await SseRelay.started(broken())
 
 
 async def test_a_slow_reader_holds_the_source_back() -> None:
@@ -163,7 +163,7 @@ async def test_a_slow_reader_holds_the_source_back() -> None:
             made += 1
             yield made
 
-    relay = await Relay.started(eager())
+    relay = await SseRelay.started(eager())
     for _ in range(1000):
         await asyncio.sleep(0)
     assert made < 100

@@ -11,7 +11,7 @@ from tests.api.stage import make_settings, running
 from ondol.app.components import Parts
 from ondol.app.container import Container
 from ondol.backends.fake_encoder import FakeEmbedder
-from ondol.backends.protocols import Encoder, EncoderSpec
+from ondol.backends.protocols import EncoderBackend, EncoderSpec
 from ondol.core.events import Observer
 from ondol.core.settings import Settings
 from ondol.models.form_choice import FormChoice
@@ -28,7 +28,7 @@ class Fingerprinted(FakeEmbedder):
 
 
 class Source(FakeEncoders):
-    def encoder(self, choice: FormChoice) -> Encoder:
+    def encoder(self, choice: FormChoice) -> EncoderBackend:
         return Fingerprinted(form=choice.form)
 
 

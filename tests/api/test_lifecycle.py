@@ -28,7 +28,7 @@ from ondol.core.errors import ModelError, OfflineMissing, SettingsError
 from ondol.core.events import Observer
 from ondol.core.settings import Settings
 from ondol.server.app import create_app
-from ondol.server.process import HttpProcess
+from ondol.server.http_process import HttpProcess
 
 HELLO = {"model": "auto", "messages": [{"role": "user", "content": "hello there"}]}
 

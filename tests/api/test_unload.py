@@ -12,7 +12,7 @@ from tests.api.stage import error_of, make_app, make_settings, running
 from ondol.app.components import Parts
 from ondol.app.container import Container
 from ondol.backends.fake_encoder import FakeEmbedder
-from ondol.backends.protocols import Encoder
+from ondol.backends.protocols import EncoderBackend
 from ondol.core.events import Observer
 from ondol.core.settings import Settings
 from ondol.core.types import Encoded, FloatMatrix
@@ -58,7 +58,7 @@ class HeldEncoders(FakeEncoders):
         super().__init__("embedder")
         self._events = (entered, leave)
 
-    def encoder(self, choice: FormChoice) -> Encoder:
+    def encoder(self, choice: FormChoice) -> EncoderBackend:
         return HeldEmbedder(*self._events)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from ondol.app.idle_watchdog import Outcome, ServiceAction, Watchdog, run_program
+from ondol.app.idle_watchdog import ServiceAction, Watchdog, WatchdogOutcome, run_program
 from ondol.core.clock import ManualClock
 from ondol.core.errors import NotReady, OndolError
-from ondol.core.machine import Usage
+from ondol.core.machine import MachineUsage
 from ondol.core.settings.operation_sections import WatchdogSettings
 from ondol.core.timers import ManualTimers
 from ondol.telemetry.logs import JsonFormatter
@@ -29,11 +29,11 @@ class Stage:
         self.load: ServiceLoad | None = ServiceLoad(0, 0)
         self.error: Exception | None = None
         self.acts: list[str] = []
-        self.told: list[Outcome] = []
+        self.told: list[WatchdogOutcome] = []
         said = {"action": "unload", "idle_seconds": 10, "sample_seconds": 5} | settings
         self.dog = Watchdog(
             WatchdogSettings.model_validate(said),
-            read=lambda: Usage(cpu_own=0.0),
+            read=lambda: MachineUsage(cpu_own=0.0),
             load=self._load,
             act=self._act,
             clock=self.clock,
@@ -41,7 +41,7 @@ class Stage:
             told=self.told.append,
         )
 
-    async def looks(self, times: int) -> Outcome:
+    async def looks(self, times: int) -> WatchdogOutcome:
         for _ in range(times):
             self.clock.advance(5)
             await self.dog.look()

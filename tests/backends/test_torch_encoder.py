@@ -10,7 +10,7 @@ from tests.kernels.bert_reference import ReferenceBert, read_reference
 from tests.kernels.synthetic_weights import EPS, HEADS, LAYERS, Array, e5s1_bytes
 from tests.models.test_model_library import tokenizer_json
 
-from ondol.backends.protocols import Encoder, EncoderSpec
+from ondol.backends.protocols import EncoderBackend, EncoderSpec
 from ondol.core.errors import OutOfMemory
 from ondol.core.types import Encoded
 from ondol.kernels.bert import as_float
@@ -38,7 +38,7 @@ def weights(tmp_path: Path) -> Path:
 
 def encoder(
     weights: Path, *, precision: str, device: str = "cpu", fraction: float = 1.0
-) -> Encoder:
+) -> EncoderBackend:
     from ondol.backends.torch_encoder import TorchEncoder
 
     opened = read_e5s1(weights)
@@ -88,11 +88,11 @@ def test_a_text_alone_is_the_text_in_a_batch(weights: Path) -> None:
 def test_taking_the_padding_out_and_putting_it_back_changes_no_token() -> None:
     import torch
 
-    from ondol.backends.torch_encoder import Packing
+    from ondol.backends.torch_encoder import TokenPacking
 
     mask = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1]]).bool()
     x = torch.arange(18, dtype=torch.float32).reshape(3, 3, 2)
-    packing = Packing(mask)
+    packing = TokenPacking(mask)
     assert packing.pack(x).shape == (6, 2)
     assert torch.equal(packing.unpack(packing.pack(x)), x * mask[:, :, None])
 

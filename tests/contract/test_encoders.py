@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ondol.backends.fake_encoder import FakeEmbedder, FakeReranker
-from ondol.backends.protocols import Encoder
+from ondol.backends.protocols import EncoderBackend
 from ondol.core.errors import InvalidInput, OndolError, TextTooLong
 from ondol.core.types import Encoded, FloatMatrix, Pair
 from ondol.models.catalogue import entry
@@ -57,7 +57,7 @@ class Real:
     form: str
 
 
-Subject = Real | Callable[[], Encoder]
+Subject = Real | Callable[[], EncoderBackend]
 
 
 def _real(model: str) -> list[Any]:
@@ -74,7 +74,7 @@ RERANKERS = [FakeReranker, *REAL_RERANKERS]
 
 
 @pytest.fixture(scope="module")
-def encoder(request: pytest.FixtureRequest) -> Iterator[Encoder]:
+def encoder(request: pytest.FixtureRequest) -> Iterator[EncoderBackend]:
     subject: Subject = request.param
     if isinstance(subject, Real):
         made = _load(subject, request.getfixturevalue("models_folder"))
@@ -84,7 +84,7 @@ def encoder(request: pytest.FixtureRequest) -> Iterator[Encoder]:
     made.close()
 
 
-def _load(subject: Real, folder: Path) -> Encoder:
+def _load(subject: Real, folder: Path) -> EncoderBackend:
     library = ModelLibrary(folder, offline=True)
     if library.state(subject.model) != "ready":
         pytest.skip(f"{subject.model} is not here: ondol models pull {subject.model}")
@@ -95,7 +95,7 @@ def _load(subject: Real, folder: Path) -> Encoder:
     return load_encoder(library.files(subject.model), form=subject.form, threads=1)
 
 
-def ready(encoder: Encoder, items: list[str] | list[Pair]) -> list[Encoded]:
+def ready(encoder: EncoderBackend, items: list[str] | list[Pair]) -> list[Encoded]:
     found = encoder.tokenize(items, truncate=True)
     return [item for item in found if isinstance(item, Encoded)]
 
@@ -106,7 +106,7 @@ def unit(rows: FloatMatrix) -> FloatMatrix:
 
 
 @pytest.mark.parametrize("encoder", EMBEDDERS, indirect=True, scope="module")
-def test_rows_have_the_promised_shape_and_are_finite(encoder: Encoder) -> None:
+def test_rows_have_the_promised_shape_and_are_finite(encoder: EncoderBackend) -> None:
     rows = encoder.run(ready(encoder, ["온돌은 따뜻하다", "a warm floor", "짧다"]))
     assert rows.shape == (3, encoder.spec.dimensions)
     assert rows.dtype == np.float32
@@ -114,7 +114,7 @@ def test_rows_have_the_promised_shape_and_are_finite(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("encoder", EMBEDDERS, indirect=True, scope="module")
-def test_a_text_has_the_same_vector_whatever_shares_its_batch(encoder: Encoder) -> None:
+def test_a_text_has_the_same_vector_whatever_shares_its_batch(encoder: EncoderBackend) -> None:
     together = unit(encoder.run(ready(encoder, TEXTS)))
     alone = unit(np.concatenate([encoder.run(ready(encoder, [text])) for text in TEXTS]))
     assert encoder.spec.batch_invariant
@@ -122,7 +122,7 @@ def test_a_text_has_the_same_vector_whatever_shares_its_batch(encoder: Encoder) 
 
 
 @pytest.mark.parametrize("encoder", EMBEDDERS, indirect=True, scope="module")
-def test_a_long_text_is_an_error_or_cut_as_asked(encoder: Encoder) -> None:
+def test_a_long_text_is_an_error_or_cut_as_asked(encoder: EncoderBackend) -> None:
     long = "very long " * encoder.spec.max_tokens
     (refused,) = encoder.tokenize([long], truncate=False)
     assert isinstance(refused, TextTooLong)
@@ -131,7 +131,7 @@ def test_a_long_text_is_an_error_or_cut_as_asked(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("encoder", EMBEDDERS, indirect=True, scope="module")
-def test_one_bad_text_fails_alone_and_in_its_place(encoder: Encoder) -> None:
+def test_one_bad_text_fails_alone_and_in_its_place(encoder: EncoderBackend) -> None:
     found = encoder.tokenize(["good", "bad \ud800 surrogate", "also good"], truncate=False)
     kinds = [isinstance(item, OndolError) for item in found]
     assert kinds in ([False, True, False], [False, False, False])
@@ -139,7 +139,7 @@ def test_one_bad_text_fails_alone_and_in_its_place(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("encoder", EMBEDDERS, indirect=True, scope="module")
-def test_near_texts_are_nearer_than_far_ones(encoder: Encoder) -> None:
+def test_near_texts_are_nearer_than_far_ones(encoder: EncoderBackend) -> None:
     texts = ["the shuttle bus leaves at eight", QUERY, "a recipe for kimchi stew"]
     rows = unit(encoder.run(ready(encoder, texts)))
     assert rows[0] @ rows[1] > rows[0] @ rows[2]
@@ -147,7 +147,7 @@ def test_near_texts_are_nearer_than_far_ones(encoder: Encoder) -> None:
 
 @pytest.mark.parametrize("encoder", REAL_EMBEDDERS, indirect=True, scope="module")
 def test_a_real_form_says_what_it_is_and_keeps_to_the_reference(
-    encoder: Encoder, models_folder: Path
+    encoder: EncoderBackend, models_folder: Path
 ) -> None:
     spec = encoder.spec
     assert spec.fingerprint
@@ -163,7 +163,7 @@ def test_a_real_form_says_what_it_is_and_keeps_to_the_reference(
 
 
 @pytest.mark.parametrize("encoder", RERANKERS, indirect=True, scope="module")
-def test_a_reranker_puts_the_answer_first(encoder: Encoder) -> None:
+def test_a_reranker_puts_the_answer_first(encoder: EncoderBackend) -> None:
     pairs = [Pair(QUERY, document) for document in DOCUMENTS]
     scores = encoder.run(ready(encoder, pairs))
     assert scores.shape == (len(DOCUMENTS), 1)
@@ -173,7 +173,9 @@ def test_a_reranker_puts_the_answer_first(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("encoder", REAL_RERANKERS, indirect=True, scope="module")
-def test_a_real_reranker_keeps_to_the_reference(encoder: Encoder, models_folder: Path) -> None:
+def test_a_real_reranker_keeps_to_the_reference(
+    encoder: EncoderBackend, models_folder: Path
+) -> None:
     pairs = [Pair(QUERY, document) for document in DOCUMENTS]
     reference = _load(
         Real(encoder.spec.model, reference_form(entry(encoder.spec.model))), models_folder

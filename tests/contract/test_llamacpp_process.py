@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ondol.backends.llamacpp_generator import LlamaCppGenerator
-from ondol.backends.llamacpp_process import Patience
+from ondol.backends.llamacpp_process import SupervisorLimits
 from ondol.backends.protocols import GeneratorHealth
 from ondol.core.cancel import CancelToken
 from ondol.core.errors import GeneratorDied, ModelError, NotReady
@@ -102,7 +102,7 @@ def opened(
             model="tiny",
             context_tokens=2048,
             program=program,
-            patience=Patience(first_delay=0.01, **patience),  # type: ignore[arg-type]
+            patience=SupervisorLimits(first_delay=0.01, **patience),  # type: ignore[arg-type]
             on_state=states,
         )
         generators.append(generator)

@@ -13,7 +13,7 @@ from tests.contract.promtool import promtool
 
 from ondol.core.clock import ManualClock
 from ondol.core.events import RequestFinished, Timing
-from ondol.core.machine import Usage
+from ondol.core.machine import MachineUsage
 from ondol.core.settings.lane_sections import LANES
 from ondol.core.settings.operation_sections import TelemetrySettings
 from ondol.telemetry.metrics import TABLE, Listeners
@@ -133,7 +133,7 @@ def test_an_alert_that_asks_for_too_much_would_be_noticed(tmp_path: Path) -> Non
 def test_promtool_finds_no_fault_in_what_is_rendered() -> None:
     heard = Listeners(TelemetrySettings(log_requests=False), clock=ManualClock(1000.0))
     heard.metrics.sources.lanes = lambda: {lane: LaneLoad(1, 1, 9, 9, 0.5) for lane in LANES}
-    heard.metrics.sources.usage = lambda: Usage(memory=0.5, cpu=0.5)
+    heard.metrics.sources.usage = lambda: MachineUsage(memory=0.5, cpu=0.5)
     heard.metrics.sources.recorder = lambda: RecorderStats(written=1)
     assert promtool("check", "metrics", stdin=heard.metrics.render()) == ""
     timing = Timing(ttft_ms=500, total_ms=900, tpot_ms=20, itl_p50_ms=19, itl_p99_ms=90)

@@ -11,7 +11,7 @@ import pytest
 from tests.documents.test_rechunking import opened
 
 from ondol.app.store_assembly import MIGRATIONS
-from ondol.core.chunk_options import Chunking
+from ondol.core.chunk_options import ChunkOptions
 from ondol.store import lexical
 from ondol.store.migrations import APPLICATION_ID, in_order
 
@@ -87,7 +87,7 @@ async def test_rechunking_cuts_it_from_its_text_and_embeds_all_of_it_once(home: 
         done = await container.ingest.rechunk("old", "recursive")
         assert (planned.chunks, planned.embedded) == (done.chunks, done.embedded)
         assert done.embedded == done.chunks > len(SPANS)  # what was embedded before is not known
-        assert container.store.collection("old").chunking == Chunking("recursive", 200, 0)
+        assert container.store.collection("old").chunking == ChunkOptions("recursive", 200, 0)
         assert (await container.ingest.rechunk("old")).documents == 0
         wide = await container.retrieval.search("old", "number 3", mode="lexical", read="parent")
         assert wide.hits[0].text == TEXT[wide.hits[0].start : wide.hits[0].end]

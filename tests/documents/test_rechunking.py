@@ -19,7 +19,7 @@ from tests.korean_model import shared_analyzer
 
 from ondol.app.components import Parts
 from ondol.app.container import Container
-from ondol.core.chunk_options import Chunking
+from ondol.core.chunk_options import ChunkOptions
 from ondol.core.errors import BackendError, Conflict, NotFound
 from ondol.core.events import BatchRun
 from ondol.core.settings import Settings
@@ -103,14 +103,14 @@ async def test_a_collection_keeps_the_way_it_was_first_cut(tmp_path: Path) -> No
     path.write_text(LONG, "utf-8")
     async with opened(home, chunk_chars=200) as container:
         await container.ingest.ingest_paths("c", [path], chunking="recursive")
-        assert container.store.collection("c").chunking == Chunking("recursive", 200, 60)
+        assert container.store.collection("c").chunking == ChunkOptions("recursive", 200, 60)
         with pytest.raises(Conflict, match="recursive") as refused:
             await container.ingest.ingest_paths("c", [path], chunking="record")
         assert "rechunk c --chunking record" in refused.value.hint
     async with opened(home, chunk_chars=400) as container:
         again = await container.ingest.ingest_paths("c", [path])
         assert (again.unchanged, again.chunks) == (1, 0)
-        assert container.store.collection("c").chunking == Chunking("recursive", 200, 60)
+        assert container.store.collection("c").chunking == ChunkOptions("recursive", 200, 60)
 
 
 async def test_rechunking_embeds_only_passages_whose_text_changed(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ async def test_an_embedder_that_breaks_midway_leaves_all_searchable_and_is_caugh
             await breaking.rechunk("c", "recursive")
         changed = sum(before[source] != digest for source, digest in store.digests("c").items())
         assert 0 < changed < len(records)
-        assert store.collection("c").chunking == Chunking("recursive", 200, 0)
+        assert store.collection("c").chunking == ChunkOptions("recursive", 200, 0)
         assert store.check(deep=True).ok
         for mode in ("lexical", "hybrid"):
             found = await container.retrieval.search("c", "sentence", mode=mode, top_k=500)

@@ -14,10 +14,10 @@ from ondol.app.components import Parts
 from ondol.app.container import Container
 from ondol.core.errors import InvalidInput
 from ondol.core.events import Observer, Timing
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.settings import Settings, load_settings
 from ondol.core.types import GenerationRequest, Message
-from ondol.jobs.work import FakeWork, Worked
+from ondol.jobs.work import FakeWork, WorkOutput
 from ondol.server.app import serve
 
 
@@ -27,8 +27,8 @@ class SayingWork(FakeWork):
     container: Container
 
     async def run(
-        self, task: str, input: Mapping[str, Any], *, terms: Terms, timing: Timing
-    ) -> Worked:
+        self, task: str, input: Mapping[str, Any], *, terms: RequestTerms, timing: Timing
+    ) -> WorkOutput:
         text: str = input["text"]
         with (self.container.settings.home / "worked.log").open("a", encoding="utf-8") as log:
             log.write(f"{text}\n")
@@ -36,7 +36,7 @@ class SayingWork(FakeWork):
             raise InvalidInput("this item is poisoned", hint="leave it out", code="poisoned")
         request = GenerationRequest(messages=(Message("user", text),), max_tokens=64)
         said = await self.container.chat.complete(request, terms=terms, timing=timing)
-        return Worked({"said": said.text}, {"usage": {"tokens": said.usage.completion_tokens}})
+        return WorkOutput({"said": said.text}, {"usage": {"tokens": said.usage.completion_tokens}})
 
 
 def container(settings: Settings, observer: Observer) -> Container:

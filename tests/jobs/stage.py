@@ -14,11 +14,11 @@ from ondol.core.clock import ManualClock
 from ondol.core.settings.operation_sections import JobSettings
 from ondol.core.timers import ManualTimers
 from ondol.jobs.feed import JobFeed
-from ondol.jobs.intake import Given
+from ondol.jobs.intake import SubmittedItem
 from ondol.jobs.job_results import JobView
 from ondol.jobs.job_service import JobService
 from ondol.jobs.job_store import JobStore
-from ondol.jobs.runner import JobRunner, RunnerLock, Surroundings
+from ondol.jobs.runner import JobRunner, RunnerEnvironment, RunnerLock
 from ondol.jobs.work import FAKE_TASK, FakeWork
 from ondol.runtime.interactive_traffic import InteractiveTraffic
 from ondol.store.database import Database
@@ -53,12 +53,12 @@ class Stage:
             self.work,
             settings=self.settings,
             lock=RunnerLock(self.home),
-            around=Surroundings(self.clock, self.timers, self.feed, self.traffic, lambda: 0.0),
+            around=RunnerEnvironment(self.clock, self.timers, self.feed, self.traffic, lambda: 0.0),
             only=only,
         )
 
     async def submit(self, *texts: str, shared: str = "", **options: Any) -> str:
-        given = [Given(input={"text": text, "shared": shared}) for text in texts]
+        given = [SubmittedItem(input={"text": text, "shared": shared}) for text in texts]
         return (await self.service.submit(FAKE_TASK, given, **options)).id
 
     async def until(self, true: Callable[[], bool]) -> None:

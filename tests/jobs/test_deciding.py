@@ -22,10 +22,10 @@ from ondol.core.errors import (
     StoreError,
 )
 from ondol.core.settings.operation_sections import JobSettings
-from ondol.jobs.attempt import LONGEST_SECONDS, Again, Later, Over, Verdict, judge
+from ondol.jobs.attempt import LONGEST_SECONDS, AttemptOver, RetryLater, RetryNow, Verdict, judge
 from ondol.jobs.job_results import PACE_ITEMS, rate_of
 from ondol.jobs.job_rows import ItemLease, OpenJob
-from ondol.jobs.job_throttle import CALM_SECONDS, QUIET_SECONDS, Courtesy, in_turn, share_of
+from ondol.jobs.job_throttle import CALM_SECONDS, QUIET_SECONDS, JobThrottle, in_turn, share_of
 
 SETTINGS = JobSettings(attempts=4, backoff_seconds=2.0, patience_seconds=3600.0)
 
@@ -51,44 +51,44 @@ def test_what_may_pass_is_tried_again_with_growing_waits(error: Exception) -> No
     waits = []
     for attempts in range(3):
         verdict = fate(error, attempts=attempts)
-        assert isinstance(verdict, Again)
+        assert isinstance(verdict, RetryNow)
         waits.append(verdict.seconds)
     assert waits == [1.0, 2.0, 4.0]
-    assert isinstance(fate(error, attempts=3), Over)
+    assert isinstance(fate(error, attempts=3), AttemptOver)
 
 
 @pytest.mark.parametrize(
     "error", [DeadlineExceeded("it took longer than 600 s", code="task_timeout"), TimeoutError()]
 )
 def test_what_used_up_its_time_is_tried_once_more_only(error: Exception) -> None:
-    assert isinstance(fate(error), Again)
-    assert isinstance(fate(error, attempts=1), Over)
-    assert isinstance(fate(error, rules=JobSettings(attempts=1)), Over)
+    assert isinstance(fate(error), RetryNow)
+    assert isinstance(fate(error, attempts=1), AttemptOver)
+    assert isinstance(fate(error, rules=JobSettings(attempts=1)), AttemptOver)
 
 
 @pytest.mark.parametrize(
     "error", [InvalidInput("x"), OfflineMissing("x"), KeyError("x"), OndolError("x")]
 )
 def test_what_cannot_succeed_is_over_at_once(error: Exception) -> None:
-    assert isinstance(fate(error), Over)
+    assert isinstance(fate(error), AttemptOver)
 
 
 def test_an_unexpected_error_tells_its_kind_and_nothing_of_the_inside() -> None:
     verdict = fate(KeyError("a secret"))
-    assert isinstance(verdict, Over)
+    assert isinstance(verdict, AttemptOver)
     assert verdict.error.code == "internal"
     assert "KeyError" in verdict.error.message
     assert "secret" not in verdict.error.message
 
 
 def test_a_refusal_waits_as_told_or_longer_the_more_often_it_happens() -> None:
-    assert fate(Overloaded("x", retry_after=9)) == Later(9.0)
-    assert fate(Overloaded("x", retry_after=9), streak=4) == Later(32.0)
-    assert fate(Overloaded("x", retry_after=9), chance=1.0) == Later(9 * 1.25)
-    assert fate(NotReady("x", retry_after=float("inf"))) == Later(LONGEST_SECONDS)
-    assert fate(Overloaded("x", retry_after=1), attempts=99) == Later(2.0)
+    assert fate(Overloaded("x", retry_after=9)) == RetryLater(9.0)
+    assert fate(Overloaded("x", retry_after=9), streak=4) == RetryLater(32.0)
+    assert fate(Overloaded("x", retry_after=9), chance=1.0) == RetryLater(9 * 1.25)
+    assert fate(NotReady("x", retry_after=float("inf"))) == RetryLater(LONGEST_SECONDS)
+    assert fate(Overloaded("x", retry_after=1), attempts=99) == RetryLater(2.0)
     worn = fate(Overloaded("x", retry_after=1), refused_since=0.0, now=3600.0)
-    assert isinstance(worn, Over)
+    assert isinstance(worn, AttemptOver)
     assert worn.error.code == "overloaded"
 
 
@@ -105,11 +105,11 @@ def test_every_error_has_a_bounded_fate(
 ) -> None:
     error = kind("x", retry_after=retry_after) if issubclass(kind, Refused) else kind("x")
     verdict = fate(error, attempts=attempts, streak=streak, chance=chance)
-    if isinstance(verdict, Over):
+    if isinstance(verdict, AttemptOver):
         assert verdict.error.code
     else:
         assert 0 < verdict.seconds <= 1.25 * LONGEST_SECONDS
-        assert isinstance(verdict, Later) or attempts + 1 < SETTINGS.attempts
+        assert isinstance(verdict, RetryLater) or attempts + 1 < SETTINGS.attempts
 
 
 def job(
@@ -160,7 +160,7 @@ def test_waiting_never_loses_against_who_came_later_with_the_same_priority(
 
 
 def test_courtesy_holds_back_then_lets_one_through() -> None:
-    courtesy = Courtesy(30.0)
+    courtesy = JobThrottle(30.0)
     last_seen = float("-inf")
 
     def places(now: float, *, busy: bool, running: int = 0) -> int:
@@ -181,7 +181,7 @@ def test_courtesy_holds_back_then_lets_one_through() -> None:
     assert places(62 + CALM_SECONDS, busy=False, running=1) == 0
     assert places(62 + QUIET_SECONDS, busy=False, running=1) == 3
     assert places(100, busy=True) == 0
-    assert Courtesy(0.0).places(free=4, running=0, last_seen=0, now=0) == 4
+    assert JobThrottle(0.0).places(free=4, running=0, last_seen=0, now=0) == 4
 
 
 def test_the_pace_is_of_the_last_items_and_of_the_time_somebody_worked() -> None:

@@ -23,7 +23,7 @@ from ondol.core.errors import (
     PayloadTooLarge,
     TooManyItems,
 )
-from ondol.jobs.intake import Given, given_line, given_lines, given_value, prepared
+from ondol.jobs.intake import SubmittedItem, given_line, given_lines, given_value, prepared
 from ondol.jobs.job_results import CsvRows, pages
 from ondol.jobs.job_rows import ItemError, ItemResult
 from ondol.jobs.work import FAKE_TASK, FakeWork
@@ -31,11 +31,11 @@ from ondol.jobs.work import FAKE_TASK, FakeWork
 SMALL = SETTINGS.model_copy(update={"max_items": 5, "max_item_bytes": 60, "max_job_bytes": 200})
 
 
-def given_text(text: str, name: str | None = None) -> Given:
-    return Given(name, {"text": text})
+def given_text(text: str, name: str | None = None) -> SubmittedItem:
+    return SubmittedItem(name, {"text": text})
 
 
-def codes(*given: Given) -> list[str]:
+def codes(*given: SubmittedItem) -> list[str]:
     ready = prepared(FAKE_TASK, [given_text("good"), *given], work=FakeWork(), settings=SMALL)
     return ["" if item.error is None else item.error.code for item in ready[1:]]
 
@@ -79,7 +79,7 @@ def test_names_are_given_and_must_differ() -> None:
 
 
 def test_equal_inputs_are_equal_work_whatever_the_order_of_their_fields() -> None:
-    same = [Given(input={"text": "a", "n": 1}), Given(input={"n": 1, "text": "a"})]
+    same = [SubmittedItem(input={"text": "a", "n": 1}), SubmittedItem(input={"n": 1, "text": "a"})]
     one, two = prepared(FAKE_TASK, same, work=FakeWork(), settings=SMALL)
     assert one.digest == two.digest
     assert (
@@ -94,12 +94,12 @@ def test_equal_inputs_are_equal_work_whatever_the_order_of_their_fields() -> Non
         ([], InvalidInput, "empty_input"),
         ([given_text("x")] * 6, TooManyItems, "too_many_items"),
         ([given_text("x" * 45)] * 5, PayloadTooLarge, "payload_too_large"),
-        ([Given(input={}), Given(input={})], InvalidInput, "invalid_input"),
+        ([SubmittedItem(input={}), SubmittedItem(input={})], InvalidInput, "invalid_input"),
         ([given_text("x" * 60)], InvalidInput, "payload_too_large"),
     ],
 )
 def test_what_is_wrong_with_the_whole_job_is_an_error(
-    items: list[Given], kind: type[OndolError], code: str
+    items: list[SubmittedItem], kind: type[OndolError], code: str
 ) -> None:
     with pytest.raises(kind) as caught:
         prepared(FAKE_TASK, items, work=FakeWork(), settings=SMALL)
@@ -219,7 +219,7 @@ async def test_results_as_lines_and_as_csv(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         view = await stage.service.submit(
             FAKE_TASK,
-            [given_text("=1+1", "r,1"), Given("r2", {}), given_text('쉼표, "인용"', "r3")],
+            [given_text("=1+1", "r,1"), SubmittedItem("r2", {}), given_text('쉼표, "인용"', "r3")],
         )
         await stage.ended(view.id)
         lines = [json.loads(line) for line in (await rows(stage, view.id)).splitlines()]

@@ -12,7 +12,7 @@ from tests.jobs.stage import SETTINGS, Stage, staged
 
 from ondol.core.errors import BackendError, InvalidInput, Overloaded
 from ondol.core.events import PressureChanged, RequestFinished, Timing
-from ondol.jobs.intake import Given
+from ondol.jobs.intake import SubmittedItem
 from ondol.jobs.job_rows import NewItem, NewJob
 from ondol.jobs.job_throttle import CALM_SECONDS, QUIET_SECONDS
 from ondol.jobs.work import FAKE_TASK, FakeWork
@@ -56,7 +56,7 @@ async def test_every_item_ends_with_its_own_outcome(tmp_path: Path) -> None:
 
 async def test_items_with_a_common_prefix_run_together(tmp_path: Path) -> None:
     async with staged(tmp_path, settings=SETTINGS.model_copy(update={"concurrency": 1})) as stage:
-        given = [Given(input={"text": f"{n}", "shared": f"p{n % 3}"}) for n in range(9)]
+        given = [SubmittedItem(input={"text": f"{n}", "shared": f"p{n % 3}"}) for n in range(9)]
         view = await stage.service.submit(FAKE_TASK, given)
         await stage.ended(view.id)
         assert stage.work.order == ["0", "3", "6", "1", "4", "7", "2", "5", "8"]

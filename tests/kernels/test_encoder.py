@@ -24,7 +24,7 @@ from tokenizers.pre_tokenizers import Whitespace
 import ondol.kernels
 from ondol.kernels import Encoder, KernelError, TextSettings, pack
 from ondol.kernels.bert import BertWeights, FloatArray, as_float
-from ondol.kernels.calibration.statistics import hidden_states
+from ondol.kernels.calibration.calibration_statistics import hidden_states
 from ondol.kernels.packed_weights import write_packed
 
 WORDS = ["[UNK]", "query", "passage", ":", "온돌", "바닥", "난방", "heat", "floor"]

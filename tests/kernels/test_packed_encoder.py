@@ -19,7 +19,7 @@ from tests.kernels.random_encoder import (
 )
 
 from ondol.kernels.bert import BertWeights, FloatArray
-from ondol.kernels.calibration.statistics import hidden_states
+from ondol.kernels.calibration.calibration_statistics import hidden_states
 from ondol.kernels.kernel_error import KernelError
 from ondol.kernels.packed_encoder import PackedEncoder
 from ondol.kernels.packed_weights import read_packed

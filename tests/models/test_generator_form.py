@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ondol.models.generator_form import NATIVE, PORTABLE, Known, choose_generator_form
+from ondol.models.generator_form import NATIVE, PORTABLE, KnownGenerator, choose_generator_form
 from ondol.models.profile import Chosen, ModelProfile, ProfileKey
 
 KEY = ProfileKey(cpu="x", cores=2, versions={}, fingerprint="f")
@@ -24,7 +24,9 @@ PROFILE = ModelProfile(
         {"form": NATIVE, "failure": "it did not start"},
     ),
 )
-BOTH = Known(cores=2, weight_bytes=491_400_064, offered=(PORTABLE, NATIVE), profile=PROFILE)
+BOTH = KnownGenerator(
+    cores=2, weight_bytes=491_400_064, offered=(PORTABLE, NATIVE), profile=PROFILE
+)
 UNTUNED = replace(BOTH, profile=None)
 
 
@@ -46,7 +48,9 @@ def test_each_purpose_has_its_own_choice() -> None:
     ("known", "form"),
     [(UNTUNED, NATIVE), (replace(UNTUNED, offered=(PORTABLE,)), PORTABLE)],
 )
-def test_without_a_measurement_a_build_goes_before_the_wheel(known: Known, form: str) -> None:
+def test_without_a_measurement_a_build_goes_before_the_wheel(
+    known: KnownGenerator, form: str
+) -> None:
     found = choose_generator_form(known)
 
     assert found.form == form

@@ -17,9 +17,9 @@ import pytest
 from ondol.core.errors import DownloadFailed, ModelError, OfflineMissing, OndolError
 from ondol.models.builds import (
     LLAMACPP,
-    Builder,
     BuildProgress,
-    Recipe,
+    BuildRecipe,
+    NativeBuilder,
     build_folder,
     find_build,
     unpack,
@@ -56,7 +56,7 @@ def archive(path: Path, files: Mapping[str, str]) -> Path:
     return path
 
 
-def recipe_of(path: Path) -> Recipe:
+def recipe_of(path: Path) -> BuildRecipe:
     return replace(
         LLAMACPP,
         name="tiny",
@@ -87,7 +87,7 @@ def test_builds_once_and_finds_it_again(index: Path, tmp_path: Path) -> None:
     recipe, root = recipe_of(archive(index / "tiny_server-1.0.tar.gz", TINY)), tmp_path / "builds"
     seen: list[BuildProgress] = []
 
-    program, record = Builder(recipe, root=root, progress=seen.append).build()
+    program, record = NativeBuilder(recipe, root=root, progress=seen.append).build()
 
     assert subprocess.run([program], capture_output=True, check=True).stdout == b"warm\n"
     assert program.parent == build_folder(root, recipe)
@@ -98,7 +98,7 @@ def test_builds_once_and_finds_it_again(index: Path, tmp_path: Path) -> None:
     assert seen[-1].done == seen[-1].total == 2
     assert not list((root / ".work").iterdir())
     shutil.rmtree(index)
-    assert Builder(recipe, root=root, offline=True).build() == (program, record)
+    assert NativeBuilder(recipe, root=root, offline=True).build() == (program, record)
 
 
 @needs_tools
@@ -106,7 +106,7 @@ def test_a_changed_program_or_another_processor_is_not_run(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, root = recipe_of(archive(index / "tiny_server-1.0.tar.gz", TINY)), tmp_path / "builds"
-    program, _ = Builder(recipe, root=root).build()
+    program, _ = NativeBuilder(recipe, root=root).build()
     whole = program.read_bytes()
 
     program.write_bytes(whole + b"x")
@@ -127,12 +127,12 @@ def test_an_interrupted_build_leaves_nothing_half_and_goes_on(index: Path, tmp_p
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Builder(recipe, root=root, progress=interrupt).build()
+        NativeBuilder(recipe, root=root, progress=interrupt).build()
     assert find_build(root, recipe) is None
     assert not build_folder(root, recipe).exists()
     shutil.rmtree(index)
 
-    assert Builder(recipe, root=root, offline=True).build()[0].is_file()
+    assert NativeBuilder(recipe, root=root, offline=True).build()[0].is_file()
 
 
 @needs_tools
@@ -141,7 +141,7 @@ def test_what_the_compiler_says_is_passed_on(index: Path, tmp_path: Path) -> Non
     recipe = recipe_of(archive(index / "tiny_server-1.0.tar.gz", broken))
 
     with pytest.raises(ModelError, match="nonsense"):
-        Builder(recipe, root=tmp_path / "builds").build()
+        NativeBuilder(recipe, root=tmp_path / "builds").build()
 
 
 @needs_tools
@@ -150,7 +150,7 @@ def test_other_bytes_than_named_are_never_unpacked(index: Path, tmp_path: Path) 
     archive(index / "tiny_server-1.0.tar.gz", {**TINY, "inner/main.cpp": "int main() {}\n"})
 
     with pytest.raises(OndolError, match=r"(?i)hash"):
-        Builder(recipe, root=tmp_path / "builds").build()
+        NativeBuilder(recipe, root=tmp_path / "builds").build()
     assert not list((tmp_path / "builds").rglob("main.cpp"))
 
 
@@ -161,7 +161,7 @@ def test_without_a_compiler_nothing_is_fetched(
     monkeypatch.delenv("CXX", raising=False)
 
     with pytest.raises(ModelError, match="compiler") as error:
-        Builder(LLAMACPP, root=tmp_path / "builds").build()
+        NativeBuilder(LLAMACPP, root=tmp_path / "builds").build()
     assert "apt install" in error.value.hint
     assert not list((tmp_path / "builds").rglob("*.tar.gz"))
 
@@ -169,7 +169,7 @@ def test_without_a_compiler_nothing_is_fetched(
 @needs_tools
 def test_offline_says_where_the_archive_would_go(tmp_path: Path) -> None:
     with pytest.raises(OfflineMissing) as error:
-        Builder(LLAMACPP, root=tmp_path / "builds", offline=True).build()
+        NativeBuilder(LLAMACPP, root=tmp_path / "builds", offline=True).build()
 
     assert "ondol models build llamacpp" in error.value.hint
     assert LLAMACPP.version in error.value.hint

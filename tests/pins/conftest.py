@@ -23,7 +23,7 @@ from ondol import Container, Settings
 from ondol.app.components import Parts
 from ondol.backends.fake_encoder import FakeEmbedder
 from ondol.backends.fake_generator import FakeGenerator, echo
-from ondol.backends.protocols import Encoder, EncoderSpec, Generator, GeneratorHealth
+from ondol.backends.protocols import EncoderBackend, EncoderSpec, Generator, GeneratorHealth
 from ondol.cli.invocation import Invocation
 from ondol.cli.main import cli, main
 from ondol.core.errors import OUTCOMES, OndolError
@@ -94,7 +94,7 @@ class PinnedEmbedders(FakeEncoders):
         super().__init__("embedder")
         self._texts = texts
 
-    def encoder(self, choice: FormChoice) -> Encoder:
+    def encoder(self, choice: FormChoice) -> EncoderBackend:
         return PinnedEmbedder(form=choice.form, texts=self._texts)
 
 

@@ -11,11 +11,11 @@ from ondol.core.clock import ManualClock
 from ondol.core.errors import Overloaded
 from ondol.core.events import Timing
 from ondol.core.settings.lane_sections import LaneSettings
-from ondol.runtime.lane_semaphore import LanePermit
+from ondol.runtime.lane_semaphore import LaneSemaphore
 
 
-def permit_of(**settings: Any) -> LanePermit:
-    return LanePermit("search", LaneSettings(**settings), clock=ManualClock())
+def permit_of(**settings: Any) -> LaneSemaphore:
+    return LaneSemaphore("search", LaneSettings(**settings), clock=ManualClock())
 
 
 async def settled() -> None:
@@ -23,7 +23,7 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def held(permit: LanePermit, leave: asyncio.Event, order: list[int], number: int) -> None:
+async def held(permit: LaneSemaphore, leave: asyncio.Event, order: list[int], number: int) -> None:
     async with permit.hold():
         order.append(number)
         await leave.wait()

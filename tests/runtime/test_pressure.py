@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ondol.core.clock import ManualClock
 from ondol.core.events import PressureChanged
-from ondol.core.machine import Usage
+from ondol.core.machine import MachineUsage
 from ondol.core.settings.operation_sections import ResourceSettings
 from ondol.core.timers import ManualTimers
 from ondol.runtime.pressure import (
@@ -26,7 +26,7 @@ RANK = {"none": 0, "high": 1, "critical": 2}
 
 def levels(shares: list[float], settings: ResourceSettings = SETTINGS) -> list[Pressure]:
     monitor = ResourceMonitor(settings)
-    return [monitor.feed(Usage(memory=share)) for share in shares]
+    return [monitor.feed(MachineUsage(memory=share)) for share in shares]
 
 
 def test_steps_down_at_once_and_up_one_by_one() -> None:
@@ -50,7 +50,7 @@ def test_says_what_is_short_by_how_much_and_when_to_come_back() -> None:
     assert shed.reasons == ("memory (96% in use, the limit is 90%)",)
     assert shed.retry_after == CALM_SAMPLES * SETTINGS.sample_seconds
     monitor = ResourceMonitor(SETTINGS)
-    both = monitor.feed(Usage(memory=0.1, cpu_lost=0.93, gpu_others=0.99))
+    both = monitor.feed(MachineUsage(memory=0.1, cpu_lost=0.93, gpu_others=0.99))
     assert [reason.partition(" (")[0] for reason in both.reasons] == [
         "processor time",
         "GPU memory",
@@ -62,13 +62,17 @@ def test_a_service_that_uses_all_itself_is_under_no_pressure() -> None:
     """A processor or GPU at 100 % is what generating on it looks like."""
     monitor = ResourceMonitor(SETTINGS)
     for _ in range(10):
-        full = Usage(memory=0.5, cpu=1.0, cpu_own=1.0, cpu_lost=0.0, gpu=1.0, gpu_memory=0.97)
+        full = MachineUsage(
+            memory=0.5, cpu=1.0, cpu_own=1.0, cpu_lost=0.0, gpu=1.0, gpu_memory=0.97
+        )
         assert monitor.feed(full) == NO_PRESSURE
 
 
 @pytest.mark.parametrize("name", ["memory", "cpu", "gpu"])
 def test_each_resource_can_be_turned_off(name: str) -> None:
-    usage = Usage(**{{"memory": "memory", "cpu": "cpu_lost", "gpu": "gpu_others"}[name]: 1.0})
+    usage = MachineUsage(
+        **{{"memory": "memory", "cpu": "cpu_lost", "gpu": "gpu_others"}[name]: 1.0}
+    )
     assert ResourceMonitor(SETTINGS).feed(usage).shed
     off = ResourceSettings.model_validate({f"{name}_percent": 0})
     assert ResourceMonitor(off).feed(usage) == NO_PRESSURE
@@ -76,10 +80,10 @@ def test_each_resource_can_be_turned_off(name: str) -> None:
 
 def test_what_cannot_be_read_changes_nothing() -> None:
     monitor = ResourceMonitor(SETTINGS)
-    assert monitor.feed(Usage()) == NO_PRESSURE
-    before = monitor.feed(Usage(memory=0.96))
+    assert monitor.feed(MachineUsage()) == NO_PRESSURE
+    before = monitor.feed(MachineUsage(memory=0.96))
     for _ in range(10):
-        assert monitor.feed(Usage()).level == before.level
+        assert monitor.feed(MachineUsage()).level == before.level
 
 
 @given(st.lists(st.floats(0.8, 0.8999), max_size=40), st.sampled_from([0.5, 0.91, 0.96]))
@@ -132,7 +136,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.timers = ManualTimers(ManualClock())
-        self.usage = Usage(memory=0.5)
+        self.usage = MachineUsage(memory=0.5)
         self.failing = False
         self.pressed: list[Pressure] = []
         self.events: list[PressureChanged] = []
@@ -144,7 +148,7 @@ class Stage:
             changed=self.events.append,
         )
 
-    def read(self) -> Usage:
+    def read(self) -> MachineUsage:
         if self.failing:
             raise OSError("no /proc")
         return self.usage
@@ -154,13 +158,13 @@ async def test_a_watch_tells_pressure_and_level_changes() -> None:
     stage = Stage()
     await stage.watch.look()
     assert (stage.pressed, stage.events) == ([], [])
-    stage.usage = Usage(memory=0.96)
+    stage.usage = MachineUsage(memory=0.96)
     assert (await stage.watch.look()).shed
     await stage.watch.look()
     assert [p.level for p in stage.pressed] == ["critical"]
     (event,) = stage.events
     assert (event.level, event.before, event.shed) == ("critical", "none", True)
-    stage.usage = Usage(memory=0.1)
+    stage.usage = MachineUsage(memory=0.1)
     for _ in range(3 * CALM_SAMPLES):
         await stage.watch.look()
     assert [event.level for event in stage.events] == ["critical", "high", "none"]
@@ -169,7 +173,7 @@ async def test_a_watch_tells_pressure_and_level_changes() -> None:
 
 async def test_a_sample_that_fails_leaves_what_holds(caplog: pytest.LogCaptureFixture) -> None:
     stage = Stage()
-    stage.usage = Usage(memory=0.96)
+    stage.usage = MachineUsage(memory=0.96)
     held = await stage.watch.look()
     stage.failing = True
     assert await stage.watch.look() == await stage.watch.look() == held

@@ -12,7 +12,7 @@ from ondol.core.errors import NotFound
 from ondol.core.types import Hit
 from ondol.search.calibration import (
     NOTHING,
-    Calibration,
+    CollectionCalibration,
     FusionWeight,
     RerankVerdict,
     calibration_of,
@@ -21,7 +21,7 @@ from ondol.search.lookups import Ranking
 from ondol.search.query_words import GREATEST, LEAST, NAMES, QueryWeight, features_of
 from ondol.store.calibration_rows import CalibrationStore
 
-FULL = Calibration(
+FULL = CollectionCalibration(
     fusion=FusionWeight(
         0.35,
         by_query=QueryWeight(
@@ -74,7 +74,9 @@ async def test_a_measured_weight_goes_before_the_setting(filled: Container) -> N
         return (await filled.retrieval.search("c", "야근 식대", rerank=False)).dense_weight
 
     assert await weight() == 0.5
-    CalibrationStore(filled.store.database).set("c", Calibration(FusionWeight(0.35)).as_json())
+    CalibrationStore(filled.store.database).set(
+        "c", CollectionCalibration(FusionWeight(0.35)).as_json()
+    )
     assert await weight() == 0.35
     off = filled.settings.retrieval.model_copy(update={"calibration": "off"})
     result = await filled.retrieval.under(off).search("c", "야근 식대", rerank=False)
@@ -116,11 +118,11 @@ async def test_a_measured_verdict_goes_before_the_languages_of_the_catalogue(
 
     english, korean = "when does the shuttle bus leave", "야근 식대"
     assert (await reranked(english), await reranked(korean)) == (True, False)
-    measured = Calibration(rerank={"en": verdict(False), "ko": verdict(True)})
+    measured = CollectionCalibration(rerank={"en": verdict(False), "ko": verdict(True)})
     CalibrationStore(filled.store.database).set("c", measured.as_json())
     assert (await reranked(english), await reranked(korean)) == (False, True)
     other = {"en": replace(verdict(False), model="another"), "ko": verdict(True)}
-    CalibrationStore(filled.store.database).set("c", Calibration(rerank=other).as_json())
+    CalibrationStore(filled.store.database).set("c", CollectionCalibration(rerank=other).as_json())
     assert await reranked(english)  # nothing was measured of this model in English
 
 

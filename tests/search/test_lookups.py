@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ondol.answers.ask import SourcesEvent
-from ondol.answers.rewriting import Turn
+from ondol.answers.rewriting import ConversationTurn
 from ondol.app.container import Container
 from ondol.core.errors import NotFound
 from ondol.core.types import Hit, SearchMode
@@ -175,7 +175,7 @@ async def test_after_no_law_an_article_of_several_is_left_to_search(filled: Cont
 async def test_an_answer_to_a_follow_up_rests_on_the_law_spoken_of(
     filled: Container, law: str
 ) -> None:
-    history = [Turn(f"{law} 제751조는 무슨 뜻인가요?")]
+    history = [ConversationTurn(f"{law} 제751조는 무슨 뜻인가요?")]
     events = filled.ask.stream("law", "그럼 제750조는?", history=history, top_k=1)
     found = [event.hits async for event in events if isinstance(event, SourcesEvent)]
     assert [hit.document for hits in found for hit in hits] == [f"{law}_750"]

@@ -17,8 +17,8 @@ from ondol.runtime.generation.chat import ChatService
 from ondol.runtime.generation.generation import GenerationEngine
 from ondol.search.retrieval import RetrievalService
 from ondol.store.documents import DocumentStore
-from ondol.tasks.pack_library import PackShelf
-from ondol.tasks.step_context import Workbench
+from ondol.tasks.pack_library import PackLibrary
+from ondol.tasks.step_context import StepContext
 from ondol.tasks.task_service import TaskService
 
 Answer = Callable[[GenerationRequest], str]
@@ -60,9 +60,9 @@ async def tasks_on(
     generator = FakeGenerator(script=script, context_tokens=context_tokens)
     engine = GenerationEngine(generator, slots=1)
     home = container.settings.home
-    bench = Workbench(Staged(container, ChatService(engine, model="fake")), home=home)
+    bench = StepContext(Staged(container, ChatService(engine, model="fake")), home=home)
     try:
-        yield TaskService(PackShelf.open(home, folders), bench), generator
+        yield TaskService(PackLibrary.open(home, folders), bench), generator
     finally:
         await engine.close(0)
 

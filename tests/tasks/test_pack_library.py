@@ -13,7 +13,7 @@ from ondol.app.container import Container
 from ondol.core.errors import InvalidInput
 from ondol.tasks.classifier import load_classifier
 from ondol.tasks.pack_file import check_pack, read_pack
-from ondol.tasks.pack_library import PackShelf, shipped_folder
+from ondol.tasks.pack_library import PackLibrary, shipped_folder
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_users_pack_stands_beside_the_shipped_and_may_take_their_place(
 ) -> None:
     text = (pack / "pack.toml").read_text("utf-8")
     (pack / "pack.toml").write_text(text.replace('version = "1"', 'version = "own"'), "utf-8")
-    shelf = PackShelf.open(tmp_path / "home", [str(tmp_path)])
+    shelf = PackLibrary.open(tmp_path / "home", [str(tmp_path)])
     assert shelf.packs["legal"].version == "own"
     assert set(shelf.packs) == {"legal", "reviews"}
 
@@ -135,7 +135,7 @@ def test_a_users_pack_stands_beside_the_shipped_and_may_take_their_place(
 def test_a_broken_pack_keeps_the_shelf_from_opening(pack: Path, tmp_path: Path) -> None:
     (pack / "pack.toml").write_text("", "utf-8")
     with pytest.raises(InvalidInput):
-        PackShelf.open(tmp_path / "home", [str(pack)])
+        PackLibrary.open(tmp_path / "home", [str(pack)])
 
 
 def test_the_worked_example_is_sound_and_the_guide_shows_it(root: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ondol.core.clock import ManualClock
-from ondol.core.machine import Usage
-from ondol.telemetry.gpu import Gpus, Memory, Process, Utilization
+from ondol.core.machine import MachineUsage
+from ondol.telemetry.gpu import GpuMemory, GpuProcess, Gpus, GpuUtilization
 from ondol.telemetry.usage import UsageReader
 
 GB = 10**9
@@ -76,17 +76,17 @@ class FakeNvml:
         return 0
 
 
-def usage(*gpus: FakeGpu) -> Usage:
+def usage(*gpus: FakeGpu) -> MachineUsage:
     found = Gpus.open(library=FakeNvml(list(gpus)))
     return UsageReader(gpus=found, clock=ManualClock()).read()
 
 
 def test_the_structures_are_laid_out_as_the_header_says() -> None:
     """nvml.h on 64 bits: a process is pid, 4 bytes of padding, memory, two instance ids."""
-    assert ctypes.sizeof(Utilization) == 8
-    assert ctypes.sizeof(Memory) == 24
-    assert ctypes.sizeof(Process) == 24
-    assert Process.usedGpuMemory.offset == 8
+    assert ctypes.sizeof(GpuUtilization) == 8
+    assert ctypes.sizeof(GpuMemory) == 24
+    assert ctypes.sizeof(GpuProcess) == 24
+    assert GpuProcess.usedGpuMemory.offset == 8
 
 
 def test_a_machine_without_a_driver_or_gpu_has_none() -> None:

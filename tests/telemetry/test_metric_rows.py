@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ondol.app.store_assembly import open_documents
 from ondol.core.clock import ManualClock
 from ondol.core.events import RequestFinished, RequestRecord, Timing, record_of
-from ondol.store import tables
+from ondol.store import document_tables
 from ondol.store.documents import DocumentStore
 from ondol.telemetry.metric_rows import MetricStore
 
@@ -137,7 +137,7 @@ def test_what_is_old_or_too_much_goes_in_steps(store: DocumentStore, tmp_path: P
 
 def test_a_home_of_the_first_version_gains_the_tables(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "ondol.db", isolation_level=None)
-    for statement in tables.MIGRATIONS[0].statements:
+    for statement in document_tables.MIGRATIONS[0].statements:
         connection.execute(statement)
     connection.execute("PRAGMA user_version = 1")
     connection.execute(f"PRAGMA application_id = {0x4F4E444C}")

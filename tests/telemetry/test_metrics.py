@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ondol.core.clock import ManualClock
 from ondol.core.events import PressureChanged, RequestFinished, Timing
-from ondol.core.machine import Usage
+from ondol.core.machine import MachineUsage
 from ondol.core.settings.lane_sections import LANES
 from ondol.core.settings.operation_sections import TelemetrySettings
 from ondol.telemetry.metrics import TABLE, Listeners, Metrics
@@ -88,7 +88,7 @@ def test_sources_are_read_when_they_are_there() -> None:
     metrics = listeners().metrics
     assert 'ondol_lane_depth{lane="chat"}' not in samples(metrics)
     metrics.sources.lanes = lambda: {"chat": LaneLoad(3, 2, 25, 5, wait_seconds=1.5)}
-    metrics.sources.usage = lambda: Usage(memory=0.25)
+    metrics.sources.usage = lambda: MachineUsage(memory=0.25)
     metrics.sources.recorder = lambda: RecorderStats(written=7, dropped=1, waiting=2)
     found = samples(metrics)
     assert found['ondol_lane_depth{lane="chat"}'] == 3

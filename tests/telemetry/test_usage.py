@@ -8,7 +8,7 @@ import pytest
 from tests.telemetry.machine_files import MadeMachine, MadeProcess
 
 from ondol.core.clock import ManualClock
-from ondol.core.machine import CpuQuota, Usage
+from ondol.core.machine import CpuQuota, MachineUsage
 from ondol.telemetry.readings import cpu_seconds, tree
 from ondol.telemetry.usage import UsageReader
 
@@ -43,7 +43,9 @@ class Stage:
         self.machine.write()
         self.first = self.reader.read()
 
-    def after(self, seconds: float, *, idle: float = 0, own: float = 0, waited: float = 0) -> Usage:
+    def after(
+        self, seconds: float, *, idle: float = 0, own: float = 0, waited: float = 0
+    ) -> MachineUsage:
         self.clock.advance(seconds)
         self.machine.idle[0] += idle
         self.machine.processes[CHILD].cpu += own
@@ -58,7 +60,7 @@ def stage(tmp_path: Path) -> Stage:
 
 
 def test_the_first_sample_has_no_processor_shares(stage: Stage) -> None:
-    assert stage.first == Usage(memory=0.75)
+    assert stage.first == MachineUsage(memory=0.75)
 
 
 def test_a_service_that_has_all_cores_lost_nothing(stage: Stage) -> None:
@@ -139,7 +141,7 @@ def test_a_machine_without_these_files_says_nothing(tmp_path: Path) -> None:
     reader = UsageReader(clock=clock, proc=tmp_path / "none", memory=lambda: (0, 0))
     reader.read()
     clock.advance(1)
-    assert reader.read() == Usage()
+    assert reader.read() == MachineUsage()
 
 
 def test_this_machine_can_be_read() -> None:

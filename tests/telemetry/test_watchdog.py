@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ondol.core.clock import ManualClock
-from ondol.core.machine import Usage
+from ondol.core.machine import MachineUsage
 from ondol.core.settings.operation_sections import WatchdogSettings
 from ondol.telemetry.watchdog import Decision, IdleWatch, ServiceLoad
 
 SETTINGS = WatchdogSettings(action="unload", idle_seconds=60, sample_seconds=5)
 NOTHING = ServiceLoad(0, 0)
-QUIET = Usage(cpu_own=0.01)
+QUIET = MachineUsage(cpu_own=0.01)
 
 
 class Watching:
@@ -24,7 +24,7 @@ class Watching:
         self.watch = IdleWatch(SETTINGS, clock=self.clock)
 
     def look(
-        self, load: ServiceLoad | None = NOTHING, usage: Usage = QUIET, *, after: float = 5
+        self, load: ServiceLoad | None = NOTHING, usage: MachineUsage = QUIET, *, after: float = 5
     ) -> Decision:
         self.clock.advance(after)
         return self.watch.look(load, usage)
@@ -40,7 +40,7 @@ def test_the_action_falls_due_once_after_the_whole_time() -> None:
 
 def test_a_decision_carries_its_evidence() -> None:
     watching = Watching()
-    watching.look(usage=Usage(cpu_own=0.049, gpu=0.02))
+    watching.look(usage=MachineUsage(cpu_own=0.049, gpu=0.02))
     watching.verdicts(11)
     due = watching.look()
     found = due.evidence
@@ -58,12 +58,12 @@ def test_a_decision_carries_its_evidence() -> None:
         (None, QUIET, "unknown"),
         (ServiceLoad(1, 0), QUIET, "working"),
         (ServiceLoad(0, 1), QUIET, "working"),
-        (NOTHING, Usage(cpu_own=0.05), "busy"),
-        (NOTHING, Usage(cpu_own=0.0, gpu=0.3), "busy"),
+        (NOTHING, MachineUsage(cpu_own=0.05), "busy"),
+        (NOTHING, MachineUsage(cpu_own=0.0, gpu=0.3), "busy"),
     ],
 )
 def test_any_sign_of_work_starts_the_time_again(
-    load: ServiceLoad | None, usage: Usage, verdict: str
+    load: ServiceLoad | None, usage: MachineUsage, verdict: str
 ) -> None:
     watching = Watching()
     assert watching.verdicts(12)[-1] == "idle"
@@ -91,7 +91,7 @@ def test_time_that_nobody_watched_does_not_count() -> None:
 
 def test_without_any_measurement_the_requests_decide() -> None:
     watching = Watching()
-    seen = [watching.look(usage=Usage()).verdict for _ in range(13)]
+    seen = [watching.look(usage=MachineUsage()).verdict for _ in range(13)]
     assert seen[-1] == "due"
 
 
@@ -112,7 +112,7 @@ def test_it_never_fires_unless_a_whole_idle_time_lies_behind(
     watching = Watching()
     quiet = 0.0
     for load, share, after in looks:
-        said = watching.look(load, Usage(cpu_own=share), after=after)
+        said = watching.look(load, MachineUsage(cpu_own=share), after=after)
         calm = load is not None and load.none and (share is None or share < SETTINGS.busy_below)
         if not calm:
             quiet = 0.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,12 @@ import numpy as np
 from ondol.answers.citations import AnswerVerifier, Verification
 from ondol.answers.features import coverage, features, relevance, signals
 from ondol.answers.prompts import NOT_FOUND, UNVERIFIED, Language, ask_messages, says_not_found
-from ondol.answers.rewriting import Meant, QueryRewriter, Turn
+from ondol.answers.rewriting import ConversationTurn, QueryRewriter, RewrittenQuestion
 from ondol.answers.selection import Excerpt, Sentence, estimate_tokens, pack
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import BackendError
 from ondol.core.events import CitationsVerified, NullObserver, Observer, Timing
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.settings.sections import AnswerSettings, RetrievalSettings
 from ondol.core.types import (
     Citation,
@@ -90,6 +90,32 @@ class AnswerDone:
 AskEvent = SourcesEvent | TokenEvent | AnswerDone
 
 
+@dataclass(slots=True)
+class _Course:
+    """One question on its way: what was shown of its answer, and when."""
+
+    clock: Clock
+    timing: Timing
+    question: str = ""
+    relevance: float = 0.0
+    ttft_ms: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+    shown: list[str] = field(default_factory=list)
+    started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started = self.clock.monotonic()
+
+    def elapsed_ms(self) -> float:
+        return (self.clock.monotonic() - self.started) * 1e3
+
+    def show(self, text: str) -> TokenEvent:
+        """Return the event that shows ``text``; the first one is the first token."""
+        self.ttft_ms = self.ttft_ms or self.elapsed_ms()
+        self.shown.append(text)
+        return TokenEvent(text)
+
+
 class AskService:
     """Answers questions from one collection."""
 
@@ -127,14 +153,14 @@ class AskService:
         collection: str,
         question: str,
         *,
-        history: Sequence[Turn] = (),
+        history: Sequence[ConversationTurn] = (),
         top_k: int | None = None,
         mode: SearchMode | None = None,
         read: Reading | None = None,
         max_tokens: int | None = None,
         language: Language | None = None,
         filter: Mapping[str, Any] | None = None,
-        terms: Terms | None = None,
+        terms: RequestTerms | None = None,
         timing: Timing | None = None,
     ) -> AsyncGenerator[AskEvent]:
         """Yield ``SourcesEvent``, then ``TokenEvent``s, then one ``AnswerDone``.
@@ -142,11 +168,10 @@ class AskService:
         ``history`` holds the earlier turns of a conversation, oldest first: a question that leans on
         them is answered as it was meant.
         """
-        started = self._clock.monotonic()
-        timing = timing or Timing()
+        course = _Course(self._clock, timing or Timing())
         language = language or ("ko" if detect(question) == "ko" else "en")
         meant = await self._rewriter.meant(question, history, terms=terms)
-        found = await self._retrieval.search(
+        retrieved = await self._retrieval.search(
             collection,
             question,
             also=meant.also,
@@ -155,73 +180,38 @@ class AskService:
             mode=mode,
             read=read,
             filter=filter,
-            timing=timing,
+            timing=course.timing,
             lane=None,
         )
-        estimate = _relevance(meant, found.hits)
-        question = meant.standalone
-        if estimate < self._settings.min_relevance:
+        course.question = meant.standalone
+        course.relevance = _relevance(meant, retrieved.hits)
+        if course.relevance < self._settings.min_relevance:
             yield SourcesEvent([])
-            yield TokenEvent(NOT_FOUND[language])
-            now = (self._clock.monotonic() - started) * 1e3
-            yield AnswerDone(
-                self._answer(
-                    question,
-                    NOT_FOUND[language],
-                    Verification(),
-                    True,
-                    estimate,
-                    Usage(),
-                    timing,
-                    now,
-                    now,
-                )
-            )
+            yield course.show(NOT_FOUND[language])
+            yield AnswerDone(self._answer(course, Verification(), abstained=True))
             return
-        excerpts = await self.select(question, found.hits)
+        excerpts = await self.select(course.question, retrieved.hits)
         request = GenerationRequest(
-            messages=ask_messages(question, excerpts, language=language),
+            messages=ask_messages(course.question, excerpts, language=language),
             max_tokens=min(max_tokens or self._settings.max_tokens, self._settings.max_tokens),
         )
-        verifier = AnswerVerifier(question, excerpts, min_support=self._settings.min_support)
-        shown: list[str] = []
-        usage = Usage()
-        ttft_ms = 0.0
-        elapsed = (self._clock.monotonic() - started) * 1e3
-        terms = replace(terms or Terms(), elapsed_ms=elapsed)
-        async with admitted(self._chat.stream(request, terms=terms, timing=timing)) as events:
+        verifier = AnswerVerifier(course.question, excerpts, min_support=self._settings.min_support)
+        terms = replace(terms or RequestTerms(), elapsed_ms=course.elapsed_ms())
+        chat = self._chat.stream(request, terms=terms, timing=course.timing)
+        async with admitted(chat) as events:
             yield SourcesEvent([excerpt.hit for excerpt in excerpts])
             async for event in events:
-                match event:
-                    case TokenEvent(text):
-                        visible = verifier.feed(text)
-                        if visible:
-                            ttft_ms = ttft_ms or (self._clock.monotonic() - started) * 1e3
-                            shown.append(visible)
-                            yield TokenEvent(visible)
-                    case DoneEvent(_, counted):
-                        usage = counted
-        tail = verifier.finish()
-        abstained = says_not_found("".join(shown) + tail)
-        result = verifier.result
-        if abstained:
-            result = replace(result, citations=[], unsupported=0)
-        elif result.statements and not result.citations:
-            tail += f" {UNVERIFIED[language]}"
+                if isinstance(event, DoneEvent):
+                    course.usage = event.usage
+                elif isinstance(event, TokenEvent) and (visible := verifier.feed(event.text)):
+                    yield course.show(visible)
+        tail, result, abstained = _ending(verifier, "".join(course.shown), language)
         if tail:
-            ttft_ms = ttft_ms or (self._clock.monotonic() - started) * 1e3
-            shown.append(tail)
-            yield TokenEvent(tail)
+            yield course.show(tail)
         self._observer.observe(
             CitationsVerified(verified=len(result.citations), dropped=result.dropped)
         )
-        total_ms = (self._clock.monotonic() - started) * 1e3
-        text = "".join(shown).strip()
-        yield AnswerDone(
-            self._answer(
-                question, text, result, abstained, estimate, usage, timing, ttft_ms, total_ms
-            )
-        )
+        yield AnswerDone(self._answer(course, result, abstained=abstained))
 
     async def select(self, question: str, hits: Sequence[Hit]) -> list[Excerpt]:
         """Return the sentences of ``hits`` that go before the generator, best excerpt first.
@@ -260,39 +250,40 @@ class AskService:
             hits, sentences, budget=self._context_tokens, max_excerpts=self._settings.passages
         )
 
-    def _answer(
-        self,
-        understood: str,
-        text: str,
-        result: Verification,
-        abstained: bool,
-        estimate: float,
-        usage: Usage,
-        timing: Timing,
-        ttft_ms: float,
-        total_ms: float,
-    ) -> Answer:
-        timing.total_ms = total_ms
+    def _answer(self, course: _Course, result: Verification, *, abstained: bool) -> Answer:
+        course.timing.total_ms = course.elapsed_ms()
         return Answer(
-            answer=text,
+            answer="".join(course.shown).strip(),
             citations=list(result.citations),
             abstained=abstained,
             dropped_citations=result.dropped,
             unsupported_statements=result.unsupported,
-            relevance=estimate,
-            usage=usage,
+            relevance=course.relevance,
+            usage=course.usage,
             timings=AskTimings(
-                queue_ms=timing.queue_ms,
-                retrieve_ms=timing.retrieve_ms,
-                ttft_ms=ttft_ms,
-                total_ms=total_ms,
+                queue_ms=course.timing.queue_ms,
+                retrieve_ms=course.timing.retrieve_ms,
+                ttft_ms=course.ttft_ms,
+                total_ms=course.timing.total_ms,
             ),
             model=self._chat.model,
-            understood=understood,
+            understood=course.question,
         )
 
 
-def _relevance(meant: Meant, hits: Sequence[Hit]) -> float:
+def _ending(
+    verifier: AnswerVerifier, shown: str, language: Language
+) -> tuple[str, Verification, bool]:
+    """Return what is still to be shown, what stood up, and whether the answer says "not found"."""
+    tail, result = verifier.finish(), verifier.result
+    if says_not_found(shown + tail):
+        return tail, replace(result, citations=[], unsupported=0), True
+    if result.statements and not result.citations:
+        tail += f" {UNVERIFIED[language]}"
+    return tail, result, False
+
+
+def _relevance(meant: RewrittenQuestion, hits: Sequence[Hit]) -> float:
     """Return how likely ``hits`` hold the answer, in the wording that says more; 0 for no hit."""
     if not hits:
         return 0.0

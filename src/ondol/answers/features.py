@@ -131,7 +131,7 @@ TOP = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Signals:
+class RelevanceSignals:
     """Cosine of the best passage, and the best share of the question's words in one passage."""
 
     dense: float
@@ -139,7 +139,7 @@ class Signals:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class RelevanceCalibration:
     """Logistic coefficients: bias, per unit of cosine, per unit of coverage."""
 
     bias: float
@@ -147,21 +147,21 @@ class Calibration:
     coverage: float
 
 
-DEFAULT = Calibration(bias=-129.0, dense=150.0, coverage=4.0)
+DEFAULT = RelevanceCalibration(bias=-129.0, dense=150.0, coverage=4.0)
 """Set for everyday wording, which shares few words with the text: cosine decides, words help."""
 
 
-def signals(question: str, hits: Sequence[Hit]) -> Signals:
+def signals(question: str, hits: Sequence[Hit]) -> RelevanceSignals:
     """Measure ``hits`` (best first) against ``question``."""
     wanted = features(question)
     covered = [
         coverage(wanted, features(f"{hit.title} {hit.heading} {hit.text}")) for hit in hits[:TOP]
     ]
     dense = [hit.dense_score for hit in hits if hit.dense_score is not None]
-    return Signals(dense=max(dense, default=0.0), coverage=max(covered, default=0.0))
+    return RelevanceSignals(dense=max(dense, default=0.0), coverage=max(covered, default=0.0))
 
 
-def relevance(measured: Signals, *, calibration: Calibration = DEFAULT) -> float:
+def relevance(measured: RelevanceSignals, *, calibration: RelevanceCalibration = DEFAULT) -> float:
     """Return the estimated probability that the passages hold the answer."""
     z = (
         calibration.bias

@@ -21,7 +21,7 @@ from typing import Literal
 
 from ondol.answers.prompts import Language, defuse
 from ondol.core.errors import OndolError
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.settings.sections import RetrievalSettings
 from ondol.core.types import GenerationRequest, Message
 from ondol.language.language import detect, has_hangul
@@ -81,7 +81,7 @@ _LABELS: dict[Language, tuple[str, str, str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ConversationTurn:
     """An earlier question with what it was answered; ``titles`` are of the documents it cited."""
 
     question: str
@@ -104,7 +104,7 @@ def leans_back(question: str) -> bool:
     return bool(words <= _POINTING_WORDS and pointing)
 
 
-def standalone(question: str, history: Sequence[Turn]) -> str:
+def standalone(question: str, history: Sequence[ConversationTurn]) -> str:
     """Return ``question`` with the one it leans on before it, or as it is where it leans on none.
 
     Of a question that itself leaned, what it leaned on is carried too. At most the last four turns
@@ -113,7 +113,7 @@ def standalone(question: str, history: Sequence[Turn]) -> str:
     return _joined(said_before(history), question)
 
 
-def said_before(history: Sequence[Turn]) -> str:
+def said_before(history: Sequence[ConversationTurn]) -> str:
     """Return the last question of ``history`` with those it leans on before it."""
     meant = ""
     for turn in history[-TURNS:]:
@@ -129,7 +129,7 @@ def _joined(before: str, question: str) -> str:
 
 
 def rewriting_messages(
-    question: str, history: Sequence[Turn], *, language: Language
+    question: str, history: Sequence[ConversationTurn], *, language: Language
 ) -> list[Message]:
     """Return the chat messages that ask a generator for ``question`` in words that stand alone."""
     told, answered, asked, wanted = _LABELS[language]
@@ -160,7 +160,7 @@ _log = logging.getLogger("ondol.rewriting")
 
 
 @dataclass(frozen=True, slots=True)
-class Meant:
+class RewrittenQuestion:
     """A question as it was ``asked``, what it means on its own, and who said so ("": nobody had to).
 
     ``before`` are the earlier questions it leans on, none where it does not.
@@ -186,21 +186,29 @@ class QueryRewriter:
         self._seconds = settings.rewrite_seconds
 
     async def meant(
-        self, question: str, history: Sequence[Turn], *, terms: Terms | None = None
-    ) -> Meant:
+        self,
+        question: str,
+        history: Sequence[ConversationTurn],
+        *,
+        terms: RequestTerms | None = None,
+    ) -> RewrittenQuestion:
         """Return what ``question`` means after ``history``, oldest turn first; never fails for it."""
         if self._how == "off" or not history or not leans_back(question):
-            return Meant(question, question)
+            return RewrittenQuestion(question, question)
         before = said_before(history)
         if self._how == "generator" and self._chat is not None:
             found = await self._generated(self._chat, question, history, terms)
             if found:
-                return Meant(question, found, "generator", before)
+                return RewrittenQuestion(question, found, "generator", before)
         found = standalone(question, history)
-        return Meant(question, found, "rules" if found != question else "", before)
+        return RewrittenQuestion(question, found, "rules" if found != question else "", before)
 
     async def _generated(
-        self, chat: ChatService, question: str, history: Sequence[Turn], terms: Terms | None
+        self,
+        chat: ChatService,
+        question: str,
+        history: Sequence[ConversationTurn],
+        terms: RequestTerms | None,
     ) -> str:
         language: Literal["ko", "en"] = "ko" if detect(question) == "ko" else "en"
         request = GenerationRequest(

@@ -32,7 +32,7 @@ from ondol.runtime.backend_factory import BackendFactory
 from ondol.runtime.embedding_cache.embedding_cache import CachedLane, CacheTiers
 from ondol.runtime.encoders.embedding import EmbeddingService
 from ondol.runtime.encoders.encoder_assembly import assemble
-from ondol.runtime.encoders.encoder_group import EncoderGroup, Surroundings
+from ondol.runtime.encoders.encoder_group import EncoderEnvironment, EncoderGroup
 from ondol.runtime.encoders.encoder_lane import EncoderLane
 from ondol.runtime.encoders.reranking import RerankingService
 from ondol.runtime.generation.generator_slot import GeneratorSlot
@@ -229,7 +229,7 @@ class Components:
         self._settings = settings
         self._parts = parts
         self._prefixes = prefixes
-        self._shared = Surroundings(self.clock, LoopTimers(), self.observer, LoadGauge())
+        self._shared = EncoderEnvironment(self.clock, LoopTimers(), self.observer, LoadGauge())
         self._assembled = partial(
             assemble, settings=settings, backends=self.backends, shared=self._shared
         )

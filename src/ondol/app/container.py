@@ -37,11 +37,11 @@ from ondol.runtime.encoders.reranking import RerankingService
 from ondol.runtime.generation.chat import ChatService
 from ondol.runtime.generation.generator_slot import GeneratorSlot
 from ondol.runtime.interactive_traffic import InteractiveTraffic
-from ondol.runtime.lane_semaphore import LanePermit
+from ondol.runtime.lane_semaphore import LaneSemaphore
 from ondol.search.retrieval import RetrievalService
 from ondol.store.documents import DocumentStore
-from ondol.tasks.pack_library import PackShelf
-from ondol.tasks.step_context import Workbench
+from ondol.tasks.pack_library import PackLibrary
+from ondol.tasks.step_context import StepContext
 from ondol.tasks.task_service import TaskService
 from ondol.telemetry.metric_rows import MetricStore
 from ondol.telemetry.recorder import RecorderStats
@@ -77,7 +77,7 @@ class Container:
         self.machine: Machine = self._components.backends.machine
         self._clock = clock
         self._analyzer = self._components.analyzer
-        self.searches = LanePermit("search", settings.lanes.search, clock=self._clock)
+        self.searches = LaneSemaphore("search", settings.lanes.search, clock=self._clock)
         self._reader = IsolatedReader()
         self._ingest: IngestService | None = None
         self._work = work
@@ -209,8 +209,8 @@ class Container:
         """The declared tasks; packs are read once, a bad one is an error."""
         if self._tasks is None:
             given = self.settings.tasks
-            shelf = PackShelf.open(self.settings.home, given.packs)
-            bench = Workbench(self, home=self.settings.home, settings=given, clock=self._clock)
+            shelf = PackLibrary.open(self.settings.home, given.packs)
+            bench = StepContext(self, home=self.settings.home, settings=given, clock=self._clock)
             self._tasks = TaskService(shelf, bench, clock=self._clock)
         return self._tasks
 

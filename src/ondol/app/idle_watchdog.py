@@ -18,7 +18,7 @@ from typing import Literal
 
 from ondol.core.clock import Clock
 from ondol.core.errors import OndolError
-from ondol.core.machine import Usage
+from ondol.core.machine import MachineUsage
 from ondol.core.sampling import Sampler
 from ondol.core.settings.operation_sections import WatchdogSettings
 from ondol.core.timers import Timers
@@ -79,7 +79,7 @@ Act = Callable[[ServiceAction], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class WatchdogOutcome:
     """A decision and what came of it: ``acted`` is false in a dry run, ``error`` says what failed."""
 
     decision: Decision
@@ -101,12 +101,12 @@ class Watchdog:
         self,
         settings: WatchdogSettings,
         *,
-        read: Callable[[], Usage],
+        read: Callable[[], MachineUsage],
         load: Load,
         act: Act,
         clock: Clock,
         timers: Timers,
-        told: Callable[[Outcome], None] | None = None,
+        told: Callable[[WatchdogOutcome], None] | None = None,
     ) -> None:
         self._settings = settings
         self._load = load
@@ -130,18 +130,20 @@ class Watchdog:
         """Watch no more."""
         await self._sampler.close()
 
-    async def _found(self, usage: Usage) -> None:
+    async def _found(self, usage: MachineUsage) -> None:
         decision = self._watch.look(await self._load(), usage)
         self._log(decision)
-        outcome = await self._done(decision) if decision.verdict == "due" else Outcome(decision)
+        outcome = (
+            await self._done(decision) if decision.verdict == "due" else WatchdogOutcome(decision)
+        )
         if self._told is not None:
             self._told(outcome)
 
-    async def _done(self, decision: Decision) -> Outcome:
+    async def _done(self, decision: Decision) -> WatchdogOutcome:
         action = decision.action
         if action == "none" or self._settings.dry_run:
             _log.info("the watchdog does nothing; it would: %s", action)
-            return Outcome(decision, dry_run=self._settings.dry_run)
+            return WatchdogOutcome(decision, dry_run=self._settings.dry_run)
         try:
             said = (
                 await run_program(self._settings.command)
@@ -150,12 +152,12 @@ class Watchdog:
             )
         except OndolError as error:
             _log.error("the watchdog could not %s: %s (%s)", action, error.message, error.hint)
-            return Outcome(decision, acted=True, error=error.message)
+            return WatchdogOutcome(decision, acted=True, error=error.message)
         except Exception as error:
             _log.exception("the watchdog could not %s", action)
-            return Outcome(decision, acted=True, error=f"{type(error).__name__}: {error}")
+            return WatchdogOutcome(decision, acted=True, error=f"{type(error).__name__}: {error}")
         _log.info("the watchdog did: %s; %s", action, said)
-        return Outcome(decision, acted=True, said=said)
+        return WatchdogOutcome(decision, acted=True, said=said)
 
     def _log(self, decision: Decision) -> None:
         changed = decision.verdict != self._verdict

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from ondol.app.idle_watchdog import ServiceAction, Watchdog
 from ondol.core.clock import Clock
 from ondol.core.events import Observer
-from ondol.core.machine import Usage
+from ondol.core.machine import MachineUsage
 from ondol.core.settings import Settings
 from ondol.core.timers import LoopTimers
 from ondol.runtime.encoders.encoder_group import EncoderGroup
@@ -23,7 +23,7 @@ from ondol.telemetry.usage import UsageReader
 from ondol.telemetry.watchdog import ServiceLoad
 
 
-class Upkeep:
+class ServerMonitor:
     """``inside`` counts the requests that are open, ``stop`` ends the server as a signal would.
 
     ``encoders`` and ``generator`` say what is loaded at that moment.
@@ -55,9 +55,9 @@ class Upkeep:
         return NO_PRESSURE if self._resources is None else self._resources.pressure
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> MachineUsage:
         """The last sample of the machine; all unknown before the first."""
-        return Usage() if self._resources is None else self._resources.usage
+        return MachineUsage() if self._resources is None else self._resources.usage
 
     async def start(self) -> None:
         """Begin to watch."""

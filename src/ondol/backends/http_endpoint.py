@@ -36,13 +36,13 @@ class BrokenOff(Exception):
 class BadStatus(Exception):
     """An HTTP status other than 200."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: HttpReply) -> None:
         super().__init__(f"HTTP {reply.status}")
         self.reply = reply
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HttpReply:
     """A whole answer: ``payload`` is its JSON, or its text under ``"error"`` where it is not."""
 
     status: int
@@ -68,7 +68,7 @@ class Endpoint:
 
     def call(
         self, method: str, path: str, *, body: Mapping[str, Any] | None = None, timeout: float
-    ) -> Reply:
+    ) -> HttpReply:
         """Send one request and return the whole answer, whatever its status.
 
         Raises ``Unreachable`` or ``BrokenOff``; ``timeout`` seconds bound each wait.
@@ -197,14 +197,14 @@ def _object(data: bytes) -> dict[str, Any]:
     return value
 
 
-def _reply(response: http.client.HTTPResponse) -> Reply:
+def _reply(response: http.client.HTTPResponse) -> HttpReply:
     data = response.read(_MAX_REPLY_BYTES)
     headers = {name.lower(): value for name, value in response.getheaders()}
     try:
         payload = json.loads(data)
     except ValueError:
         payload = {"error": data.decode("utf-8", "replace").strip()[:500]}
-    return Reply(response.status, headers, payload)
+    return HttpReply(response.status, headers, payload)
 
 
 def _reason(error: BaseException) -> str:

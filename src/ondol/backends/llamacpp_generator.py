@@ -15,14 +15,20 @@ from typing import Any
 
 from ondol.backends.http_endpoint import BadStatus, BrokenOff, Endpoint, Unreachable
 from ondol.backends.json_grammar import grammar_of
-from ondol.backends.llamacpp_process import Child, ChildSetup, Patience, Supervisor, Watch
+from ondol.backends.llamacpp_process import (
+    ChildSetup,
+    LlamaCppChild,
+    Supervisor,
+    SupervisorLimits,
+    Watch,
+)
 from ondol.backends.llamacpp_slots import (
     Adapter,
-    Lease,
     Outcome,
-    Owner,
     Prefix,
     Preloader,
+    SlotLease,
+    SlotOwner,
     SlotTable,
     check_adapters,
     lora_body,
@@ -75,7 +81,7 @@ class LlamaCppGenerator:
         adapters: Sequence[Adapter] = (),
         program: Path | None = None,
         wait: bool = True,
-        patience: Patience | None = None,
+        patience: SupervisorLimits | None = None,
         clock: Clock | None = None,
         on_state: Callable[[GeneratorHealth], None] | None = None,
     ) -> None:
@@ -109,7 +115,7 @@ class LlamaCppGenerator:
                 program=program,
             ),
             inspect=self._inspect,
-            patience=patience or Patience(),
+            patience=patience or SupervisorLimits(),
             on_state=self._hear,
         )
         if wait:
@@ -121,7 +127,7 @@ class LlamaCppGenerator:
         return self._spec
 
     @property
-    def child(self) -> Child | None:
+    def child(self) -> LlamaCppChild | None:
         """The process behind this generator at this moment, for diagnosis."""
         return self._supervisor.child
 
@@ -191,7 +197,7 @@ class LlamaCppGenerator:
         body: dict[str, Any],
         watch: Watch,
         table: SlotTable,
-        lease: Lease,
+        lease: SlotLease,
         cancel: CancelToken,
     ) -> Iterator[GenerationEvent]:
         """Yield one request's events from its slot, and give the slot back."""
@@ -212,7 +218,7 @@ class LlamaCppGenerator:
             answer = "\nassistant\n" + "".join(said) if said else ""
             table.release(lease, answer=answer, read=chat.prefilled if began else 1.0)
 
-    def _lease(self, table: SlotTable, request: GenerationRequest) -> Lease:
+    def _lease(self, table: SlotTable, request: GenerationRequest) -> SlotLease:
         """Return a slot; a prefix that is being read makes room."""
         owner, prompt = _owner(request), _prompt(request)
         self._preloader.give_way()
@@ -353,8 +359,8 @@ def _get(endpoint: Endpoint, path: str) -> Any:
     return reply.payload
 
 
-def _owner(request: GenerationRequest) -> Owner:
-    return Owner(salt=request.cache_salt, adapter=request.adapter)
+def _owner(request: GenerationRequest) -> SlotOwner:
+    return SlotOwner(salt=request.cache_salt, adapter=request.adapter)
 
 
 def _body(request: GenerationRequest) -> dict[str, Any]:

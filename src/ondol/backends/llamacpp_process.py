@@ -1,7 +1,7 @@
 """One llama.cpp child process, from its start to its certain end.
 
 Owns the process, its three pipes, the last lines of its log, and its loopback address and key.
-Knows no restart and no request. The thread that builds a ``Child`` must outlive it: Linux kills
+Knows no restart and no request. The thread that builds a ``LlamaCppChild`` must outlive it: Linux kills
 the child when the thread that started it ends.
 
 Keeps one llama.cpp child alive: starts it, watches it, restarts it, ends it.
@@ -114,7 +114,7 @@ class ChildSetup:
         return command
 
 
-class Child:
+class LlamaCppChild:
     """A started process. ``pump`` must be called by one thread until ``ended``."""
 
     def __init__(self, setup: ChildSetup) -> None:
@@ -264,7 +264,7 @@ _PROBES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class SupervisorLimits:
     """How long things may take, in seconds, and how many deaths in a row are too many.
 
     A request without news for ``stall`` makes the child be probed; three probes without an answer
@@ -287,7 +287,7 @@ class Patience:
 class Watch:
     """One running request, as the stall watch sees it."""
 
-    child: Child
+    child: LlamaCppChild
     last_news: float = field(default_factory=time.monotonic)
 
     def news(self) -> None:
@@ -306,7 +306,7 @@ class Supervisor:
         setup: ChildSetup,
         *,
         inspect: Callable[[Endpoint], None],
-        patience: Patience,
+        patience: SupervisorLimits,
         on_state: Callable[[GeneratorHealth], None] | None = None,
     ) -> None:
         self._setup = setup
@@ -315,7 +315,7 @@ class Supervisor:
         self._on_state = on_state
         self._changed = threading.Condition()
         self._health = GeneratorHealth("starting", reason="the model is loading")
-        self._child: Child | None = None
+        self._child: LlamaCppChild | None = None
         self._watches: set[Watch] = set()
         self._deaths = 0
         self._restarts = 0
@@ -325,7 +325,7 @@ class Supervisor:
         self._thread.start()
 
     @property
-    def child(self) -> Child | None:
+    def child(self) -> LlamaCppChild | None:
         """The process of this moment, if there is one."""
         return self._child
 
@@ -384,7 +384,7 @@ class Supervisor:
 
     def _live(self) -> str:
         """Start a child, tend it until it is dead, and return how it died."""
-        child = Child(self._setup)
+        child = LlamaCppChild(self._setup)
         with self._changed:
             self._child = child
         began = time.monotonic()
@@ -403,7 +403,7 @@ class Supervisor:
             _log.debug("last lines of llama.cpp:\n%s", child.log)
         return child.describe_end()
 
-    def _judge(self, child: Child, began: float) -> str:
+    def _judge(self, child: LlamaCppChild, began: float) -> str:
         """Move a loaded child to ready; return why a child must be killed, or nothing."""
         if child.dead.is_set():
             return ""
@@ -422,7 +422,7 @@ class Supervisor:
         self._become(GeneratorHealth("ready", restarts=self._restarts))
         return ""
 
-    def _find_hang(self, child: Child) -> str:
+    def _find_hang(self, child: LlamaCppChild) -> str:
         with self._changed:
             oldest = min((watch.last_news for watch in self._watches), default=None)
         if oldest is None or time.monotonic() - oldest < self._patience.stall:

@@ -34,7 +34,7 @@ _WORTH_REUSING = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class SlotOwner:
     """Whose cache a slot holds: equal owners share, others never do."""
 
     salt: str = ""
@@ -42,30 +42,30 @@ class Owner:
     public: bool = False
 
 
-PUBLIC = Owner(public=True)
+PUBLIC = SlotOwner(public=True)
 """The owner of standing prefixes, which hold nothing of any caller."""
 
 
 @dataclass(slots=True)
 class _Slot:
     index: int
-    owner: Owner | None = None
+    owner: SlotOwner | None = None
     prompt: str = ""
     busy: bool = False
     last_used: int = 0
 
-    def open_to(self, owner: Owner) -> bool:
+    def open_to(self, owner: SlotOwner) -> bool:
         """Whether ``owner`` may reuse what this slot holds."""
         return self.owner == owner or (self.owner == PUBLIC and not owner.adapter)
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class SlotLease:
     """A slot for one request; ``reuse`` says whether its cache may be used."""
 
     index: int
     reuse: bool
-    owner: Owner
+    owner: SlotOwner
     prompt: str
 
 
@@ -77,7 +77,7 @@ class SlotTable:
         self._slots = [_Slot(index) for index in range(slots)]
         self._uses = 0
 
-    def lease(self, owner: Owner, *, prompt: str) -> Lease:
+    def lease(self, owner: SlotOwner, *, prompt: str) -> SlotLease:
         """Take a free slot; raises ``Overloaded`` when every slot is busy."""
         with self._lock:
             free = [slot for slot in self._slots if not slot.busy]
@@ -89,7 +89,7 @@ class SlotTable:
                 )
             return self._take(_choose(free, owner, prompt), owner, prompt)
 
-    def lease_blank(self, *, prompt: str) -> Lease | None:
+    def lease_blank(self, *, prompt: str) -> SlotLease | None:
         """Take, for ``PUBLIC``, a slot that is nobody's; ``None`` unless every slot is at rest."""
         with self._lock:
             if any(slot.busy for slot in self._slots):
@@ -97,13 +97,13 @@ class SlotTable:
             blank = next((slot for slot in self._slots if slot.owner is None), None)
             return None if blank is None else self._take(blank, PUBLIC, prompt)
 
-    def confirm(self, lease: Lease) -> None:
+    def confirm(self, lease: SlotLease) -> None:
         """Note that the slot holds this request's prompt now."""
         with self._lock:
             slot = self._slots[lease.index]
             slot.owner, slot.prompt = lease.owner, lease.prompt
 
-    def release(self, lease: Lease, *, answer: str = "", read: float = 1.0) -> None:
+    def release(self, lease: SlotLease, *, answer: str = "", read: float = 1.0) -> None:
         """Give the slot back; it holds the share ``read`` of the prompt, and behind it ``answer``."""
         with self._lock:
             slot = self._slots[lease.index]
@@ -111,7 +111,7 @@ class SlotTable:
             if slot.owner == lease.owner and slot.prompt == lease.prompt:
                 slot.prompt = slot.prompt[: round(len(slot.prompt) * min(1.0, read))] + answer
 
-    def cached_chars(self, owner: Owner, *, prompt: str) -> int:
+    def cached_chars(self, owner: SlotOwner, *, prompt: str) -> int:
         """Return how many characters at the beginning of ``prompt`` need not be read again.
 
         That of the slot that ``lease`` would choose now; while every slot is busy, of the best of
@@ -122,10 +122,10 @@ class SlotTable:
             slot = _choose(slots, owner, prompt)
             return _shared(slot.prompt, prompt) if slot.open_to(owner) else 0
 
-    def _take(self, slot: _Slot, owner: Owner, prompt: str) -> Lease:
+    def _take(self, slot: _Slot, owner: SlotOwner, prompt: str) -> SlotLease:
         self._uses += 1
         slot.busy, slot.last_used = True, self._uses
-        lease = Lease(slot.index, reuse=slot.open_to(owner), owner=owner, prompt=prompt)
+        lease = SlotLease(slot.index, reuse=slot.open_to(owner), owner=owner, prompt=prompt)
         if lease.reuse:
             slot.owner = owner
         else:
@@ -135,7 +135,7 @@ class SlotTable:
         return lease
 
 
-def _choose(free: list[_Slot], owner: Owner, prompt: str) -> _Slot:
+def _choose(free: list[_Slot], owner: SlotOwner, prompt: str) -> _Slot:
     """Return the slot with the most of this prompt that is open to its owner, else the oldest.
 
     Of equals the owner's own goes before a public one, which stays for the next owner.

@@ -17,7 +17,7 @@ from ondol.backends.http_endpoint import (
     BadStatus,
     BrokenOff,
     Endpoint,
-    Reply,
+    HttpReply,
     Unreachable,
 )
 from ondol.backends.openai_wire import ChatStream, chat_body, error_of
@@ -199,7 +199,7 @@ class OpenAIGenerator:
                 hint="see the upstream's log; send the request again",
             )
 
-    def _call(self, endpoint: Endpoint, path: str, body: dict[str, Any]) -> Reply:
+    def _call(self, endpoint: Endpoint, path: str, body: dict[str, Any]) -> HttpReply:
         try:
             return endpoint.call("POST", path, body=body, timeout=_COUNT_SECONDS)
         except (Unreachable, BrokenOff) as error:
@@ -213,7 +213,7 @@ class OpenAIGenerator:
             hint="start it, or mend generation.upstream",
         )
 
-    def _refusal(self, reply: Reply) -> OndolError:
+    def _refusal(self, reply: HttpReply) -> OndolError:
         """Return the error that a status other than 200 stands for."""
         plain = error_of(reply.payload, status=reply.status)
         where = f"the upstream {self._endpoint.url}"
@@ -299,7 +299,7 @@ class OpenAIGenerator:
             self._on_state(health)
 
 
-def _listed(reply: Reply) -> list[dict[str, Any]]:
+def _listed(reply: HttpReply) -> list[dict[str, Any]]:
     """Return the entries of a model list, however odd the answer."""
     data = reply.payload.get("data") if isinstance(reply.payload, dict) else None
     return [model for model in data or () if isinstance(model, dict)]
@@ -313,7 +313,7 @@ def _closed() -> NotReady:
     )
 
 
-def _retry_after(reply: Reply) -> float:
+def _retry_after(reply: HttpReply) -> float:
     """Return ``Retry-After`` in seconds (RFC 9110 allows a number or a date), else a default."""
     value = reply.headers.get("retry-after", "")
     try:

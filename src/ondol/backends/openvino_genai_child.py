@@ -36,7 +36,7 @@ def main() -> None:
     os.dup2(2, 1)  # what the library prints belongs to the log
     die_with_parent(setup["parent"])
     try:
-        engine = Engine(setup, out)
+        engine = GenAIEngine(setup, out)
     except Exception as error:
         report(out, {"error": str(error) or type(error).__name__})
         os._exit(1)
@@ -66,7 +66,7 @@ def read_commands(commands: queue.SimpleQueue[dict[str, Any] | None]) -> None:
     commands.put(None)  # the parent has closed the pipe
 
 
-class Mirror:
+class PrefixMirror:
     """Which blocks of tokens the pipeline's prefix cache holds, as far as it can be told.
 
     The pipeline does not say. Its rule is followed: whole blocks, found by all tokens up to their
@@ -129,7 +129,7 @@ def streamed_text() -> Any:
     return module.StreamedText
 
 
-class Running:
+class RunningRequest:
     """One request in the pipeline."""
 
     def __init__(
@@ -144,7 +144,7 @@ class Running:
         self.first = 0.0
 
 
-class Engine:
+class GenAIEngine:
     """The pipeline, its tokenizer, and the requests in it."""
 
     def __init__(self, setup: dict[str, Any], out: TextIO) -> None:
@@ -158,7 +158,7 @@ class Engine:
         self._tokenizer = openvino_genai.Tokenizer(setup["tokenizer"])
         self._aliases: list[int] = setup["aliases"] if self._opens_alike() else []
         self._blocks = 2 * int(setup["slots"]) * -(-self._context // _BLOCK)
-        self._running: dict[int, Running] = {}
+        self._running: dict[int, RunningRequest] = {}
         self._waiting: deque[dict[str, Any]] = deque()
         self._open()
 
@@ -174,7 +174,7 @@ class Engine:
         self._pipeline = self._genai.ContinuousBatchingPipeline(
             self._setup["model"], self._tokenizer, config, "CPU", **options
         )
-        self._mirror = Mirror(self._blocks)
+        self._mirror = PrefixMirror(self._blocks)
         self._salts: dict[str, int] = {}
 
     def _opens_alike(self) -> bool:
@@ -248,7 +248,7 @@ class Engine:
         config = self._config(command, room=self._context - len(ids))
         handle = self._pipeline.add_request(command["call"], self._shaped(ids), config)
         words = self._text(self._tokenizer.decode, command["stop"])
-        self._running[command["call"]] = Running(command, handle, words, ids, cached)
+        self._running[command["call"]] = RunningRequest(command, handle, words, ids, cached)
 
     def _config(self, command: dict[str, Any], *, room: int) -> Any:
         config = self._genai.GenerationConfig()
@@ -283,7 +283,7 @@ class Engine:
         fresh = [r.call for r in self._running.values() if r.bound and not r.first]
         return fresh if "xgrammar" in message and len(fresh) == 1 else []
 
-    def _read(self, request: Running) -> None:
+    def _read(self, request: RunningRequest) -> None:
         finish = ""
         while request.handle.can_read():
             for output in request.handle.read().values():
@@ -299,7 +299,7 @@ class Engine:
         elif request.handle.get_status().name == "IGNORED":
             self._finish(request, "length")  # the cache is full
 
-    def _finish(self, request: Running, reason: str) -> None:
+    def _finish(self, request: RunningRequest, reason: str) -> None:
         del self._running[request.call]
         if reason != "cancelled" and (piece := request.words.rest()):
             self._say(request.call, piece=piece)

@@ -17,7 +17,7 @@ from typing import Any
 
 from ondol.backends.json_grammar import grammar_of
 from ondol.backends.openai_wire import chat_body
-from ondol.backends.openvino_genai_process import Call, Death, GenAIProcess
+from ondol.backends.openvino_genai_process import ChildCall, ChildDeath, GenAIProcess
 from ondol.backends.openvino_genai_schema import check_types, with_split_ranges
 from ondol.backends.protocols import GeneratorHealth, GeneratorSpec
 from ondol.core.cancel import CancelToken
@@ -158,7 +158,7 @@ class OpenVinoGenAIGenerator:
                 else:
                     finished = True
                     yield _done(report["done"])
-        except Death as death:
+        except ChildDeath as death:
             raise self._died(death, call) from death
         finally:
             if not finished:  # abandoned: nobody reads on
@@ -170,7 +170,7 @@ class OpenVinoGenAIGenerator:
         call = self._open(command)
         try:
             return call.next()
-        except Death as death:
+        except ChildDeath as death:
             raise self._died(death, call) from death
         finally:
             self._process.end(call, finished=False)
@@ -199,7 +199,7 @@ class OpenVinoGenAIGenerator:
             "salt": request.cache_salt,
         }
 
-    def _open(self, command: dict[str, Any]) -> Call:
+    def _open(self, command: dict[str, Any]) -> ChildCall:
         call = self._process.open(command)
         if call is not None:
             return call
@@ -211,7 +211,7 @@ class OpenVinoGenAIGenerator:
             hint="see /health/ready; send again after Retry-After",
         )
 
-    def _died(self, death: Death, call: Call) -> OndolError:
+    def _died(self, death: ChildDeath, call: ChildCall) -> OndolError:
         """Return what the child's end means to a call that was open."""
         if death.wanted:
             return NotReady(

@@ -33,7 +33,7 @@ _STOP_SECONDS = 3.0
 _LOG_LINES = 40
 
 
-class Death(Exception):
+class ChildDeath(Exception):
     """The child ended while calls were open; ``blamed`` are those whose JSON schema was why.
 
     ``wanted`` says that it was closed.
@@ -45,17 +45,17 @@ class Death(Exception):
         self.wanted = wanted
 
 
-class Call:
+class ChildCall:
     """One exchange with the child; ``number`` is its name on the wire."""
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.reports: queue.SimpleQueue[dict[str, Any] | Death] = queue.SimpleQueue()
+        self.reports: queue.SimpleQueue[dict[str, Any] | ChildDeath] = queue.SimpleQueue()
 
     def next(self) -> dict[str, Any]:
-        """Return the next report; raises ``Death``."""
+        """Return the next report; raises ``ChildDeath``."""
         report = self.reports.get()
-        if isinstance(report, Death):
+        if isinstance(report, ChildDeath):
             raise report
         return report
 
@@ -74,7 +74,7 @@ class GenAIProcess:
         self._changed = threading.Condition()
         self._health = GeneratorHealth("starting", reason="the model is loading")
         self._process: subprocess.Popen[bytes] | None = None
-        self._calls: dict[int, Call] = {}
+        self._calls: dict[int, ChildCall] = {}
         self._numbers = 0
         self._deaths = self._restarts = 0
         self._closing = threading.Event()
@@ -97,24 +97,24 @@ class GenAIProcess:
             self._changed.wait_for(lambda: self._health.state != "starting")
             return self._health
 
-    def open(self, command: dict[str, Any]) -> Call | None:
+    def open(self, command: dict[str, Any]) -> ChildCall | None:
         """Send a command and return its call, or ``None`` when no child is ready."""
         with self._changed:
             if not self._health.ready:
                 return None
             self._numbers += 1
-            call = Call(self._numbers)
+            call = ChildCall(self._numbers)
             self._calls[call.number] = call
             self._send(command | {"call": call.number})
         return call
 
-    def cancel(self, call: Call) -> None:
+    def cancel(self, call: ChildCall) -> None:
         """Ask for the call's end, which its reports will tell."""
         with self._changed:
             if call.number in self._calls:
                 self._send({"call": call.number, "cancel": True})
 
-    def end(self, call: Call, *, finished: bool) -> None:
+    def end(self, call: ChildCall, *, finished: bool) -> None:
         """Forget the call; a ``finished`` one proves that the child works."""
         with self._changed:
             self._calls.pop(call.number, None)
@@ -149,10 +149,10 @@ class GenAIProcess:
             if not self._closing.is_set():
                 self._mourn(death)
         with self._changed:
-            self._end_calls(Death("the generator has been closed", wanted=True))
+            self._end_calls(ChildDeath("the generator has been closed", wanted=True))
         self._become(GeneratorHealth("closed", restarts=self._restarts))
 
-    def _live(self) -> Death:
+    def _live(self) -> ChildDeath:
         """Start a child, carry its reports until it is dead, and return how it died."""
         log: deque[str] = deque(maxlen=_LOG_LINES)
         with subprocess.Popen(
@@ -181,11 +181,11 @@ class GenAIProcess:
             return death
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         said = f": {log[-1]}" if log else ""
-        return Death(f"OpenVINO GenAI ended with {how}{said}")
+        return ChildDeath(f"OpenVINO GenAI ended with {how}{said}")
 
-    def _carry(self, process: subprocess.Popen[bytes]) -> Death | None:
+    def _carry(self, process: subprocess.Popen[bytes]) -> ChildDeath | None:
         """Hand reports to their calls until the child says no more; return what it died of."""
-        death: Death | None = None
+        death: ChildDeath | None = None
         for line in process.stdout or ():
             report = json.loads(line)
             if report.get("ready"):
@@ -197,10 +197,10 @@ class GenAIProcess:
                     call.reports.put(report)
             else:
                 reason = report.get("fatal") or report.get("error")
-                death = Death(str(reason), blamed=tuple(report.get("blamed", ())))
+                death = ChildDeath(str(reason), blamed=tuple(report.get("blamed", ())))
         return death
 
-    def _mourn(self, death: Death) -> None:
+    def _mourn(self, death: ChildDeath) -> None:
         """Tell everybody of a death, and wait before the next start; ``failed`` ends the thread."""
         was_starting = self.health().state == "starting"
         self._deaths += 1
@@ -220,7 +220,7 @@ class GenAIProcess:
         self._closing.wait(min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (self._deaths - 1)))
         self._restarts += 1
 
-    def _end_calls(self, death: Death) -> None:
+    def _end_calls(self, death: ChildDeath) -> None:
         for call in self._calls.values():
             call.reports.put(death)
         self._calls.clear()

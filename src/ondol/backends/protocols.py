@@ -58,7 +58,7 @@ class EncoderSpec:
     buckets: tuple[int, ...] = ()
 
 
-class Encoder(Protocol):
+class EncoderBackend(Protocol):
     """An embedder or a reranker.
 
     ``tokenize`` takes texts (embedder, prefixes already applied) or ``Pair`` items (reranker) and

@@ -136,7 +136,7 @@ class TorchEncoder:
     def _forward(self, batch: Sequence[Encoded]) -> torch.Tensor:
         padded = self._tokenizer.pad(batch, dtype=np.int64)
         mask = torch.from_numpy(padded.mask).to(self._device).bool()
-        kept = Packing(mask) if self.packs else None
+        kept = TokenPacking(mask) if self.packs else None
         ids = self._indices(padded.ids, kept)
         places = torch.arange(mask.shape[1], device=self._device).expand(mask.shape)
         positions = places if kept is None else kept.pack(places)
@@ -150,12 +150,12 @@ class TorchEncoder:
             x = kept.unpack(x)
         return self._pooled(x, mask)
 
-    def _indices(self, values: Any, kept: Packing | None) -> torch.Tensor:
+    def _indices(self, values: Any, kept: TokenPacking | None) -> torch.Tensor:
         found = torch.from_numpy(values).to(self._device)
         return found if kept is None else kept.pack(found)
 
     def _layer(
-        self, p: str, x: torch.Tensor, mask: torch.Tensor | None, kept: Packing | None
+        self, p: str, x: torch.Tensor, mask: torch.Tensor | None, kept: TokenPacking | None
     ) -> torch.Tensor:
         stacked = self._dense(x, f"{p}qkv")
         if kept is not None:
@@ -191,7 +191,7 @@ class TorchEncoder:
         return F.layer_norm(x, weight.shape, weight, bias, self._eps)
 
 
-class Packing:
+class TokenPacking:
     """Takes the padding out of ``(items, longest, …)`` and puts it back; ``mask`` is bool."""
 
     def __init__(self, mask: torch.Tensor) -> None:

@@ -105,7 +105,7 @@ async def _answer(
     earlier: tuple[str, ...],
 ) -> Answer:
     from ondol.answers.ask import AnswerDone
-    from ondol.answers.rewriting import Turn
+    from ondol.answers.rewriting import ConversationTurn
     from ondol.core.errors import BackendError
     from ondol.core.types import TokenEvent
 
@@ -121,7 +121,7 @@ async def _answer(
         stream = container.ask.stream(
             collection,
             question,
-            history=[Turn(one) for one in earlier],
+            history=[ConversationTurn(one) for one in earlier],
             top_k=top_k,
             mode=mode,
             read=read,

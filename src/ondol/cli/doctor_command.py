@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 import ondol
-from ondol.cli import doctor_command as diagnosis
 from ondol.cli.invocation import Invocation
 from ondol.cli.options import global_options
 from ondol.cli.output import Output
@@ -54,17 +53,17 @@ def doctor(invocation: Invocation, *, list_settings: bool, repair: bool) -> None
 
     settings = invocation.settings
     machine = describe()
-    libraries, libraries_check = diagnosis.check_libraries()
+    libraries, libraries_check = check_libraries()
     library = invocation.container().library
-    models, models_check = diagnosis.models_in_use(settings, library, machine)
+    models, models_check = models_in_use(settings, library, machine)
     report = invocation.run(_store_report(invocation, repair=repair))
     checks = [
-        diagnosis.check_python(),
-        diagnosis.check_machine(machine),
+        check_python(),
+        check_machine(machine),
         libraries_check,
-        diagnosis.check_home(settings.home),
+        check_home(settings.home),
         models_check,
-        diagnosis.check_store(report),
+        check_store(report),
     ]
     ok = all(check.state != "fail" for check in checks)
     if output.as_json:
@@ -94,7 +93,7 @@ async def _store_report(invocation: Invocation, *, repair: bool) -> StoreReport 
         return await asyncio.to_thread(look)
 
 
-def _show(output: Output, checks: list[diagnosis.Check]) -> None:
+def _show(output: Output, checks: list[Check]) -> None:
     output.text(f"ondol {ondol.__version__}")
     for check in checks:
         mark, colour = MARKS[check.state]
@@ -109,7 +108,7 @@ def _show_settings(invocation: Invocation) -> None:
     sources = setting_sources(
         flags=invocation.flags, environ=invocation.environ, config=invocation.config
     )
-    listed = diagnosis.settings_in_force(invocation.settings, sources)
+    listed = settings_in_force(invocation.settings, sources)
     output = invocation.output
     if output.as_json:
         output.data({"settings": listed})

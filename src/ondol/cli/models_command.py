@@ -23,7 +23,7 @@ from ondol.cli.options import global_options
 from ondol.cli.output import human_bytes, meter, plain
 
 if TYPE_CHECKING:
-    from ondol.models.builds import Build, BuildProgress
+    from ondol.models.builds import BuildProgress, NativeBuild
     from ondol.models.catalogue import CatalogueEntry
     from ondol.models.library import ModelFiles, ModelLibrary, PullProgress
     from ondol.models.manifest import BuiltForm
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ModelListing:
     """A catalogue entry as the list shows it; ``bytes`` is the size of its files."""
 
     id: str
@@ -47,7 +47,7 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulled:
+class PullReport:
     """A model that is ready, and where its files lie."""
 
     id: str
@@ -153,7 +153,7 @@ def pull(invocation: Invocation, *, names: tuple[str, ...], force: bool) -> None
     pulled = []
     for name in names or _needed(invocation):
         files = _pull(invocation, name, force=force)
-        pulled.append(Pulled(files.entry.id, str(files.folder), files.bytes))
+        pulled.append(PullReport(files.entry.id, str(files.folder), files.bytes))
         if not output.as_json:
             output.text(f"{files.entry.id}  {human_bytes(files.bytes)}  ready")
     if output.as_json:
@@ -211,8 +211,8 @@ def reload(
         output.text(f"reloaded: {', '.join(said['reloaded'])}")
 
 
-def _listed(library: ModelLibrary, entry: CatalogueEntry) -> Listed:
-    return Listed(
+def _listed(library: ModelLibrary, entry: CatalogueEntry) -> ModelListing:
+    return ModelListing(
         id=entry.id,
         role=entry.role,
         title=entry.title,
@@ -260,7 +260,7 @@ Rows = list[tuple[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
-class Forms:
+class FormListing:
     """How a model can run here (``available``), is made (``built``) and would run (``plan``)."""
 
     available: tuple[str, ...]
@@ -269,7 +269,7 @@ class Forms:
     fidelity: Mapping[str, float]
 
 
-def forms_of(invocation: Invocation, entry: CatalogueEntry) -> Forms:
+def forms_of(invocation: Invocation, entry: CatalogueEntry) -> FormListing:
     """Return what is known of the model's forms without a server."""
     from ondol.core.errors import OndolError
     from ondol.models.loading import available_forms
@@ -284,7 +284,7 @@ def forms_of(invocation: Invocation, entry: CatalogueEntry) -> Forms:
             fidelity = dict(source.fidelity(plan.query.form))
         except OndolError as error:
             invocation.output.note(f"{entry.id}: {error.message}")
-    return Forms(
+    return FormListing(
         available=available_forms(entry),
         built=backends.library.info(entry.id).built,
         plan=plan,
@@ -302,7 +302,7 @@ def running(invocation: Invocation, model: str) -> Mapping[str, Any] | None:
     return said
 
 
-def form_rows(forms: Forms) -> Rows:
+def form_rows(forms: FormListing) -> Rows:
     """Return the rows of a table: forms, which would run and why."""
     rows: Rows = [("forms", ", ".join(forms.available))]
     rows += [
@@ -401,9 +401,9 @@ def _figures(figures: Mapping[str, Any]) -> str:
 
 def build_program(
     invocation: Invocation, name: str, *, force: bool, jobs: int
-) -> tuple[Path, Build]:
+) -> tuple[Path, NativeBuild]:
     """Return the program and its record, compiled now unless it is here."""
-    from ondol.models.builds import RECIPES, Builder
+    from ondol.models.builds import RECIPES, NativeBuilder
     from ondol.runtime.generation.generator_assembly import builds_folder
 
     settings = invocation.settings
@@ -413,7 +413,7 @@ def build_program(
             note = f"{name}: {progress.phase} {Path(progress.note).name}".strip()
             shown.update(done=progress.done, total=progress.total, note=note)
 
-        builder = Builder(
+        builder = NativeBuilder(
             RECIPES[name],
             root=builds_folder(settings.home),
             offline=settings.offline,

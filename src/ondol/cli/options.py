@@ -34,7 +34,7 @@ class KeyValue(click.ParamType[tuple[str, Any]]):
         return key.strip(), rest
 
 
-class Condition(KeyValue):
+class FilterOption(KeyValue):
     """``KEY=VALUE`` of a metadata filter; a value that is JSON counts as such, else it is text."""
 
     def convert(

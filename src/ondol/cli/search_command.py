@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ondol.cli.invocation import Invocation
-from ondol.cli.options import Condition, collection_option, global_options, read_option
+from ondol.cli.options import FilterOption, collection_option, global_options, read_option
 from ondol.cli.output import Output, shorten
 from ondol.language.language import has_hangul
 
@@ -34,7 +34,7 @@ SNIPPET_COLUMNS = 240
     "--filter",
     "conditions",
     multiple=True,
-    type=Condition(),
+    type=FilterOption(),
     metavar="KEY=VALUE",
     help="Only documents with this metadata: law=민법, 'rating={\"gte\": 4}'. May be repeated.",
 )

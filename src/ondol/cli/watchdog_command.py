@@ -17,7 +17,7 @@ from ondol.cli.invocation import Invocation
 from ondol.cli.options import global_options
 
 if TYPE_CHECKING:
-    from ondol.app.idle_watchdog import Outcome, ServiceAction
+    from ondol.app.idle_watchdog import ServiceAction, WatchdogOutcome
     from ondol.core.pid_file import ServerProcess
     from ondol.core.settings import Settings
     from ondol.telemetry.watchdog import ServiceLoad
@@ -76,7 +76,7 @@ def watchdog(
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class WatchdogReport:
     """One decision as ``--json`` tells it."""
 
     verdict: str
@@ -163,7 +163,7 @@ class _Watching:
             )
         return f"process {server.pid} was asked to end"
 
-    def _tell(self, outcome: Outcome) -> None:
+    def _tell(self, outcome: WatchdogOutcome) -> None:
         decision, output = outcome.decision, self._invocation.output
         changed, self._verdict = decision.verdict != self._verdict, decision.verdict
         if changed:
@@ -177,9 +177,9 @@ class _Watching:
             self._over.set()
 
 
-def _told(outcome: Outcome) -> Told:
+def _told(outcome: WatchdogOutcome) -> WatchdogReport:
     decision = outcome.decision
-    return Told(
+    return WatchdogReport(
         verdict=decision.verdict,
         action=decision.action,
         reason=decision.reason,
@@ -191,7 +191,7 @@ def _told(outcome: Outcome) -> Told:
     )
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome: WatchdogOutcome) -> str:
     decision = outcome.decision
     line = f"{decision.verdict}: {decision.reason}"
     if decision.verdict != "due":

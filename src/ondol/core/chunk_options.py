@@ -15,7 +15,7 @@ STRATEGIES: tuple[ChunkStrategy, ...] = get_args(ChunkStrategy)
 
 
 @dataclass(frozen=True, slots=True)
-class Chunking:
+class ChunkOptions:
     """A strategy with the target length and the overlap of its passages, in characters."""
 
     strategy: ChunkStrategy

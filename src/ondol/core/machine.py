@@ -192,7 +192,7 @@ def _cpu_name() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class MachineUsage:
     """Shares from 0 to 1; ``None`` where the machine does not tell (or not yet).
 
     ``memory`` is what cannot be had any more, of the cgroup's limit or the machine's memory.

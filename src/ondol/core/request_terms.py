@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RequestTerms:
     """``deadline_ms`` is the caller's own promise for the first token, counted from its arrival;
     without it the lane's applies. ``elapsed_ms`` has gone by since that arrival. ``tenant`` keeps
     prompt caches apart; it may hold at most ``share`` of its lane's places.

@@ -12,15 +12,15 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ondol.core.chunk_options import Chunking, ChunkStrategy
+from ondol.core.chunk_options import ChunkOptions, ChunkStrategy
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import Conflict, OndolError, ReadError
 from ondol.core.events import DocumentIngested, NullObserver, Observer
 from ondol.core.settings.sections import IngestSettings
 from ondol.core.types import FloatMatrix, ReadDocument
-from ondol.documents.chunking.index_words import Analyzer
-from ondol.documents.ingest_passages import Prepared, cut_passages, embed_missing, prepare
-from ondol.documents.ingest_report import IngestFailure, IngestReport, Progress, Run
+from ondol.documents.chunking.index_words import TextAnalyzer
+from ondol.documents.ingest_passages import PreparedDocument, cut_passages, embed_missing, prepare
+from ondol.documents.ingest_report import IngestFailure, IngestReport, IngestRun, Progress
 from ondol.documents.ingest_sources import (
     as_async,
     document_digest,
@@ -55,7 +55,7 @@ class IngestService:
         self,
         store: DocumentStore,
         embedding: EmbeddingService,
-        analyzer: Analyzer,
+        analyzer: TextAnalyzer,
         reader: Reader,
         *,
         settings: IngestSettings,
@@ -157,10 +157,10 @@ class IngestService:
                 collection, run.chunking, run.recipe, dry_run=dry_run, progress=progress
             )
 
-    def chunking(self, strategy: ChunkStrategy | None = None) -> Chunking:
+    def chunking(self, strategy: ChunkStrategy | None = None) -> ChunkOptions:
         """Return how a new collection is cut: by ``strategy``, by default as the settings say."""
         kept = self._settings
-        return Chunking(strategy or kept.chunking, kept.chunk_chars, kept.chunk_overlap)
+        return ChunkOptions(strategy or kept.chunking, kept.chunk_chars, kept.chunk_overlap)
 
     async def _begin(
         self,
@@ -169,7 +169,7 @@ class IngestService:
         *,
         recut: bool = False,
         dry_run: bool = False,
-    ) -> Run:
+    ) -> IngestRun:
         wanted = self.chunking(strategy)
         found = await asyncio.to_thread(
             self._store.create_collection,
@@ -191,14 +191,16 @@ class IngestService:
                 await asyncio.to_thread(self._store.passages.record, collection, wanted)
             kept = wanted
         self._dictionary = await asyncio.to_thread(words_for_ingest, self._store, collection)
-        return Run(collection, self._clock.monotonic(), chunking=kept, model=self.embedding.model)
+        return IngestRun(
+            collection, self._clock.monotonic(), chunking=kept, model=self.embedding.model
+        )
 
-    def _end(self, run: Run) -> IngestReport:
+    def _end(self, run: IngestRun) -> IngestReport:
         run.report.seconds = self._clock.monotonic() - run.started
         return run.report
 
     async def _ingest_file(
-        self, run: Run, path: Path, *, source: str | None = None, name: str | None = None
+        self, run: IngestRun, path: Path, *, source: str | None = None, name: str | None = None
     ) -> None:
         identity = source or str(path)
         try:
@@ -232,7 +234,7 @@ class IngestService:
 
     async def _take(
         self,
-        run: Run,
+        run: IngestRun,
         results: AsyncIterator[ReadDocument | ReadFailure],
         *,
         known: Mapping[str, str],
@@ -242,7 +244,7 @@ class IngestService:
         """Store every document of ``results``; return the sources seen and whether none failed."""
         seen: set[str] = set()
         failures = len(run.report.failed)
-        group: list[Prepared] = []
+        group: list[PreparedDocument] = []
         try:
             async for result in results:
                 if isinstance(result, ReadFailure):
@@ -271,7 +273,7 @@ class IngestService:
         return seen, len(run.report.failed) == failures
 
     def _digest_of(
-        self, run: Run, document: ReadDocument, container: str | None, digest: str | None
+        self, run: IngestRun, document: ReadDocument, container: str | None, digest: str | None
     ) -> str:
         """The file's digest stands for its one document; a record has a digest of its own."""
         if digest is not None and document.source == container:
@@ -279,8 +281,8 @@ class IngestService:
         return document_digest(document, run.recipe)
 
     def _prepare(
-        self, run: Run, document: ReadDocument, digest: str, container: str | None
-    ) -> Prepared:
+        self, run: IngestRun, document: ReadDocument, digest: str, container: str | None
+    ) -> PreparedDocument:
         kept = self._store.passages.kept(run.collection, document.source)
         return prepare(
             document,
@@ -292,7 +294,7 @@ class IngestService:
             held={one.indexed: one.vector for one in kept if one.indexed is not None},
         )
 
-    async def _store_after(self, run: Run, group: Sequence[Prepared]) -> None:
+    async def _store_after(self, run: IngestRun, group: Sequence[PreparedDocument]) -> None:
         """Embed and store ``group`` in the background once the group before it is stored.
 
         One group is embedded while the next is read, chunked and analysed; no more are in flight.
@@ -301,7 +303,7 @@ class IngestService:
         if group:
             run.storing = asyncio.create_task(self._store_group(run, group))
 
-    async def _store_group(self, run: Run, group: Sequence[Prepared]) -> None:
+    async def _store_group(self, run: IngestRun, group: Sequence[PreparedDocument]) -> None:
         started = self._clock.monotonic()
         for prepared, vectors in zip(
             group, await embed_missing(group, self.embedding), strict=True
@@ -312,7 +314,7 @@ class IngestService:
             await self._store_one(run, prepared, vectors, started)
 
     async def _store_one(
-        self, run: Run, prepared: Prepared, vectors: FloatMatrix, started: float
+        self, run: IngestRun, prepared: PreparedDocument, vectors: FloatMatrix, started: float
     ) -> None:
         outcome = await asyncio.to_thread(
             self._store.put_document,
@@ -340,11 +342,11 @@ class IngestService:
             )
         )
 
-    def _unchanged(self, run: Run, count: int) -> None:
+    def _unchanged(self, run: IngestRun, count: int) -> None:
         run.report.unchanged += count
         run.tell()
 
-    def _fail(self, run: Run, source: str, error: OndolError) -> None:
+    def _fail(self, run: IngestRun, source: str, error: OndolError) -> None:
         run.report.failed.append(IngestFailure(source, error.code, error.message, error.hint))
         self._observer.observe(
             DocumentIngested(

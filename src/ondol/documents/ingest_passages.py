@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ondol.core.chunk_options import Chunking
+from ondol.core.chunk_options import ChunkOptions
 from ondol.core.errors import OndolError
 from ondol.core.types import FloatMatrix, Passage, ReadDocument
 from ondol.documents.chunking.chunking import chunk
 from ondol.documents.chunking.index_words import (
     RECIPE,
-    Analyzer,
+    TextAnalyzer,
     index_words,
     indexed_digest,
     indexed_text,
@@ -33,7 +33,7 @@ Vectors = dict[bytes, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedDocument:
     """A document cut into passages. ``held`` are the vectors it has already."""
 
     document: ReadDocument
@@ -58,7 +58,7 @@ class Prepared:
         return [(digest, text) for digest, text in texts.items() if digest not in self.held]
 
 
-def cut_passages(document: ReadDocument, chunking: Chunking) -> list[Passage]:
+def cut_passages(document: ReadDocument, chunking: ChunkOptions) -> list[Passage]:
     """Return the passages of ``document`` as its collection wants them cut."""
     return chunk(
         document,
@@ -74,13 +74,13 @@ def prepare(
     *,
     digest: str,
     container: str | None,
-    analyzer: Analyzer,
+    analyzer: TextAnalyzer,
     dictionary: Dictionary,
     held: Vectors | None = None,
-) -> Prepared:
+) -> PreparedDocument:
     """Return ``document`` ready to be embedded and stored."""
     texts = [indexed_text(document, passage) for passage in passages]
-    return Prepared(
+    return PreparedDocument(
         document=document,
         digest=digest,
         container=container,
@@ -93,7 +93,7 @@ def prepare(
 
 
 async def embed_missing(
-    group: Sequence[Prepared], embedding: EmbeddingService
+    group: Sequence[PreparedDocument], embedding: EmbeddingService
 ) -> list[FloatMatrix | OndolError]:
     """Return the vectors (n, d) of each document of ``group``, or why it has none."""
     wanted = [pair for prepared in group for pair in prepared.missing]
@@ -115,6 +115,6 @@ async def embed_missing(
     return found
 
 
-def recipe(chunking: Chunking, model: str) -> str:
+def recipe(chunking: ChunkOptions, model: str) -> str:
     """Return the word for how passages come to be: under another one they are made again."""
     return f"{RECIPE}:{model}:{chunking.strategy}:{chunking.target}:{chunking.overlap}"

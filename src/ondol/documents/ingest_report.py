@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ondol.core.chunk_options import Chunking
+from ondol.core.chunk_options import ChunkOptions
 from ondol.documents.ingest_passages import recipe
 
 
@@ -55,10 +55,12 @@ class IngestProgress:
 Progress = Callable[[IngestProgress], None]
 
 
-class Run:
+class IngestRun:
     """One ingest in progress: its report and how far it is."""
 
-    def __init__(self, collection: str, started: float, *, chunking: Chunking, model: str) -> None:
+    def __init__(
+        self, collection: str, started: float, *, chunking: ChunkOptions, model: str
+    ) -> None:
         self.collection = collection
         self.started = started
         self.chunking = chunking

@@ -13,7 +13,7 @@ from typing import Any
 
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.types import Passage, ReadDocument
-from ondol.documents.chunking.index_words import Analyzer, index_words
+from ondol.documents.chunking.index_words import TextAnalyzer, index_words
 from ondol.language.dictionary import Dictionary
 from ondol.language.korean import RULE
 from ondol.language.synonyms import Group, Synonyms
@@ -73,7 +73,7 @@ class KeywordService:
     """Keeps and applies the words of the collections of ``store``. Blocking; call in a thread."""
 
     def __init__(
-        self, store: DocumentStore, analyzer: Analyzer, *, clock: Clock | None = None
+        self, store: DocumentStore, analyzer: TextAnalyzer, *, clock: Clock | None = None
     ) -> None:
         self._store = store
         self._words = KeywordStore(store.database)

@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ondol.core.chunk_options import Chunking
+from ondol.core.chunk_options import ChunkOptions
 from ondol.core.clock import Clock
 from ondol.core.errors import NotFound, OndolError
 from ondol.core.types import ReadDocument
-from ondol.documents.chunking.index_words import Analyzer
-from ondol.documents.ingest_passages import Prepared, cut_passages, embed_missing, prepare
+from ondol.documents.chunking.index_words import TextAnalyzer
+from ondol.documents.ingest_passages import PreparedDocument, cut_passages, embed_missing, prepare
 from ondol.documents.ingest_sources import restamped
 from ondol.language.dictionary import Dictionary
 from ondol.runtime.encoders.embedding import EmbeddingService
@@ -40,7 +40,7 @@ class Rechunked:
     """
 
     collection: str
-    chunking: Chunking
+    chunking: ChunkOptions
     documents: int = 0
     rechunked: int = 0
     unchanged: int = 0
@@ -56,7 +56,7 @@ class Rechunked:
 class _Recut:
     """A document cut anew, and the digest it must still have to be stored so."""
 
-    prepared: Prepared
+    prepared: PreparedDocument
     was: str
 
 
@@ -67,7 +67,7 @@ class Rechunking:
         self,
         store: DocumentStore,
         embedding: EmbeddingService,
-        analyzer: Analyzer,
+        analyzer: TextAnalyzer,
         *,
         dictionary: Dictionary,
         clock: Clock,
@@ -81,7 +81,7 @@ class Rechunking:
     async def run(
         self,
         collection: str,
-        chunking: Chunking,
+        chunking: ChunkOptions,
         recipe: str,
         *,
         dry_run: bool = False,
@@ -181,7 +181,7 @@ class Rechunking:
             _count(report, prepared)
 
 
-def _count(report: Rechunked, prepared: Prepared) -> None:
+def _count(report: Rechunked, prepared: PreparedDocument) -> None:
     report.rechunked += 1
     report.chunks += len(prepared.passages)
     report.embedded += len(prepared.missing)
@@ -199,7 +199,7 @@ def as_read(stored: StoredDocument) -> ReadDocument:
     )
 
 
-def _same(prepared: Prepared, kept: Sequence[KeptChunk]) -> bool:
+def _same(prepared: PreparedDocument, kept: Sequence[KeptChunk]) -> bool:
     cut = zip(prepared.passages, prepared.digests, strict=True)
     new = [(p.start, p.end, p.heading, p.parent, digest) for p, digest in cut]
     return new == [(k.start, k.end, k.heading, k.parent, k.indexed) for k in kept]

@@ -28,7 +28,7 @@ from ondol.core.errors import (
     StoreError,
 )
 from ondol.core.events import Timing
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.settings.lane_sections import BATCH
 from ondol.core.settings.operation_sections import JobSettings
 from ondol.jobs.job_rows import ItemError, ItemLease
@@ -47,7 +47,7 @@ async def attempt(lease: ItemLease, work: Work, *, settings: JobSettings) -> str
             worked = await work.run(
                 lease.task,
                 json.loads(lease.input),
-                terms=Terms(lane=BATCH, tenant=lease.tenant),
+                terms=RequestTerms(lane=BATCH, tenant=lease.tenant),
                 timing=Timing(request_id=name),
             )
         text = to_json({"result": worked.result, **worked.beside}, inf_nan_mode="null").decode()
@@ -74,14 +74,14 @@ _SHOWN = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
+class RetryLater:
     """Not now, for this item and others: come back after ``seconds``."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class RetryNow:
     """It failed and may succeed: another attempt after ``seconds``."""
 
     seconds: float
@@ -89,13 +89,13 @@ class Again:
 
 
 @dataclass(frozen=True, slots=True)
-class Over:
+class AttemptOver:
     """It failed for good."""
 
     error: ItemError
 
 
-Verdict = Later | Again | Over
+Verdict = RetryLater | RetryNow | AttemptOver
 
 
 def judge(
@@ -115,15 +115,15 @@ def judge(
     if isinstance(error, Refused):
         since = now if lease.refused_since is None else lease.refused_since
         if now - since >= settings.patience_seconds:
-            return Over(_worn_out(error, now - since))
+            return AttemptOver(_worn_out(error, now - since))
         pause = _backoff(streak, settings)
         asked = min(error.retry_after, LONGEST_SECONDS)
-        return Later(max(asked, pause) * (1.0 + 0.25 * chance()))
+        return RetryLater(max(asked, pause) * (1.0 + 0.25 * chance()))
     attempts = min(settings.attempts, _SPENT_ATTEMPTS) if _spent(error) else settings.attempts
     if isinstance(error, _MAY_PASS) and lease.attempts + 1 < attempts:
         pause = _backoff(lease.attempts, settings)
-        return Again(pause * (0.5 + 0.5 * chance()), reason(error))
-    return Over(reason(error))
+        return RetryNow(pause * (0.5 + 0.5 * chance()), reason(error))
+    return AttemptOver(reason(error))
 
 
 def reason(error: Exception) -> ItemError:

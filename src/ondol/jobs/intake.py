@@ -28,7 +28,7 @@ _LARGEST = 10**10 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class SubmittedItem:
     """One item as it came: ``input`` of the task, or why it is none."""
 
     id: str | None = None
@@ -36,15 +36,15 @@ class Given:
     error: ItemError | None = None
 
 
-def given_value(value: Any) -> Given:
+def given_value(value: Any) -> SubmittedItem:
     """Return an item from parsed JSON; what it breaks is its ``error``."""
     if not isinstance(value, dict) or not isinstance(value.get("input"), dict):
-        return Given(
+        return SubmittedItem(
             _id_of(value),
             error=ItemError("invalid_item", "an item is an object with an object input", _SHAPE),
         )
     if unknown := [str(name)[:40] for name in value if name not in ("id", "input")]:
-        return Given(
+        return SubmittedItem(
             _id_of(value),
             error=ItemError(
                 "unknown_field", f"an item has the unknown field {unknown[0]!r}", _SHAPE
@@ -52,39 +52,39 @@ def given_value(value: Any) -> Given:
         )
     name = _id_of(value)
     if value.get("id") is not None and name is None:
-        return Given(
+        return SubmittedItem(
             error=ItemError(
                 "invalid_id",
                 f"an id is text of 1 to {LONGEST_ID} printable characters, or a whole number",
                 "send a shorter id, or none",
             )
         )
-    return Given(name, value["input"])
+    return SubmittedItem(name, value["input"])
 
 
-def given_line(line: bytes) -> Given:
+def given_line(line: bytes) -> SubmittedItem:
     """Return an item from a line of JSON Lines."""
     try:
         return given_value(from_json(line, allow_inf_nan=False))
     except ValueError as error:
-        return Given(
+        return SubmittedItem(
             error=ItemError("malformed_json", f"not valid JSON: {error}", "mend this line")
         )
 
 
-def given_lines(file: BinaryIO, *, most: int) -> Iterator[Given]:
+def given_lines(file: BinaryIO, *, most: int) -> Iterator[SubmittedItem]:
     """Yield the items of a JSON Lines file; one longer than ``most`` bytes is read past, not in."""
     while line := file.readline(most + 1):
         if len(line) > most and not line.endswith(b"\n"):
             while (rest := file.readline(most)) and not rest.endswith(b"\n"):
                 pass
-            yield Given(error=_too_long(most))
+            yield SubmittedItem(error=_too_long(most))
         elif line.strip():
             yield given_line(line)
 
 
 def prepared(
-    task: str, given: Iterable[Given], *, work: Work, settings: JobSettings
+    task: str, given: Iterable[SubmittedItem], *, work: Work, settings: JobSettings
 ) -> list[NewItem]:
     """Return the items of a job; an unusable one has its error. Takes as long as validating does.
 
@@ -118,7 +118,7 @@ def prepared(
 
 
 def _item(
-    task: str, name: str, given: Given, *, taken: bool, work: Work, settings: JobSettings
+    task: str, name: str, given: SubmittedItem, *, taken: bool, work: Work, settings: JobSettings
 ) -> NewItem:
     if given.input is None:
         return NewItem(name, "", error=given.error)

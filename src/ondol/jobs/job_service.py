@@ -21,7 +21,7 @@ from ondol.core.errors import InvalidInput
 from ondol.core.settings.operation_sections import JobSettings
 from ondol.core.timers import LoopTimers
 from ondol.jobs.feed import JobFeed
-from ondol.jobs.intake import Given, prepared
+from ondol.jobs.intake import SubmittedItem, prepared
 from ondol.jobs.job_results import (
     MOST_COLUMNS,
     CsvRows,
@@ -34,7 +34,7 @@ from ondol.jobs.job_results import (
 )
 from ondol.jobs.job_rows import OUTCOMES, ItemResult, JobRow, NewJob, Outcome
 from ondol.jobs.job_store import JobStore
-from ondol.jobs.runner import JobRunner, RunnerLock, Surroundings
+from ondol.jobs.runner import JobRunner, RunnerEnvironment, RunnerLock
 from ondol.jobs.work import Work
 from ondol.runtime.interactive_traffic import InteractiveTraffic
 
@@ -57,7 +57,7 @@ class JobService:
     async def submit(
         self,
         task: str,
-        items: Iterable[Given],
+        items: Iterable[SubmittedItem],
         *,
         tenant: str = "",
         share: float = 1.0,
@@ -168,7 +168,9 @@ class JobService:
         while text := await asyncio.to_thread(_next_page, found, render):
             yield text
 
-    def _create(self, task: str, items: Iterable[Given], job: NewJob, share: float) -> JobRow:
+    def _create(
+        self, task: str, items: Iterable[SubmittedItem], job: NewJob, share: float
+    ) -> JobRow:
         ready = prepared(task, items, work=self._work, settings=self._settings)
         return self._store.create(
             job, ready, most_queued=self._settings.max_queued_items, share=share
@@ -249,7 +251,7 @@ class Jobs:
             self._work,
             settings=self._settings,
             lock=RunnerLock(self._home),
-            around=Surroundings(
+            around=RunnerEnvironment(
                 clock=self._clock,
                 timers=LoopTimers(),
                 feed=self._feed,

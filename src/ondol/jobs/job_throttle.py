@@ -20,7 +20,7 @@ QUIET_SECONDS = 30.0
 """So long after the last interactive request only one item runs: whoever comes back meets one."""
 
 
-class Courtesy:
+class JobThrottle:
     """Decides how many items may begin. ``seconds`` is the longest it holds everything back."""
 
     def __init__(self, seconds: float) -> None:

@@ -26,11 +26,11 @@ from ondol.core.clock import Clock
 from ondol.core.errors import OndolError
 from ondol.core.settings.operation_sections import JobSettings
 from ondol.core.timers import Timers
-from ondol.jobs.attempt import Again, Later, attempt, judge
+from ondol.jobs.attempt import RetryLater, RetryNow, attempt, judge
 from ondol.jobs.feed import JobFeed
 from ondol.jobs.job_rows import ItemLease
 from ondol.jobs.job_store import SUSPECT, JobStore
-from ondol.jobs.job_throttle import Courtesy, in_turn, share_of
+from ondol.jobs.job_throttle import JobThrottle, in_turn, share_of
 from ondol.jobs.work import Work
 from ondol.runtime.interactive_traffic import InteractiveTraffic
 from ondol.telemetry.readings import JobFigures
@@ -83,7 +83,7 @@ _SHOWN = ("queued", "leased", "done", "failed")
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class RunnerEnvironment:
     """What a runner takes from its process. ``traffic`` says whether people are there, to whom it
     gives way; ``chance`` draws from [0, 1)."""
 
@@ -104,7 +104,7 @@ class JobRunner:
         *,
         settings: JobSettings,
         lock: RunnerLock,
-        around: Surroundings,
+        around: RunnerEnvironment,
         only: str | None = None,
     ) -> None:
         self._store = store
@@ -114,7 +114,7 @@ class JobRunner:
         self._around = around
         self._clock = around.clock
         self._only = only
-        self._courtesy = Courtesy(settings.give_way_seconds)
+        self._courtesy = JobThrottle(settings.give_way_seconds)
         self._running: dict[asyncio.Task[None], ItemLease] = {}
         self._turns: dict[str, int] = {}
         self._attempts = Counter[tuple[str, str]]()
@@ -330,11 +330,11 @@ class JobRunner:
             streak=self._refusals,
             chance=self._around.chance,
         )
-        if isinstance(verdict, Later):
+        if isinstance(verdict, RetryLater):
             self._pause(verdict.seconds)
             later = now + verdict.seconds
             return "", partial(self._store.give_back, [lease], not_before=later, refused_at=now)
-        retry_at = now + verdict.seconds if isinstance(verdict, Again) else None
+        retry_at = now + verdict.seconds if isinstance(verdict, RetryNow) else None
         _log.log(
             logging.INFO if retry_at is not None else logging.WARNING,
             "%s.%d failed with %s%s",

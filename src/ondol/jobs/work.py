@@ -18,11 +18,11 @@ from typing import Any, ClassVar, Protocol
 
 from ondol.core.errors import InvalidInput, NotFound
 from ondol.core.events import Timing
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 
 
 @dataclass(frozen=True, slots=True)
-class Worked:
+class WorkOutput:
     """What an item came to: the task's ``result``, and what stands ``beside`` it (evidence, usage…).
 
     Both are JSON values.
@@ -48,19 +48,19 @@ class Work(Protocol):
         ...
 
     async def run(
-        self, task: str, input: Mapping[str, Any], *, terms: Terms, timing: Timing
-    ) -> Worked:
+        self, task: str, input: Mapping[str, Any], *, terms: RequestTerms, timing: Timing
+    ) -> WorkOutput:
         """Run one item; raises an ``OndolError`` that says whether trying again may help."""
         ...
 
 
-class TaskResult(Protocol):
+class WorkResult(Protocol):
     """What a run of a task returns: a dataclass with ``result`` and what stands beside it."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
-class Tasks(Protocol):
+class TaskRunner(Protocol):
     """What is needed of the task service."""
 
     def task(self, name: str, /) -> object:
@@ -70,14 +70,14 @@ class Tasks(Protocol):
     def validate(self, name: str, input: Any, /) -> object: ...
     def prefix_key(self, name: str, input: Any, /) -> str: ...
     async def run(
-        self, name: str, input: Any, /, *, terms: Terms, timing: Timing
-    ) -> TaskResult: ...
+        self, name: str, input: Any, /, *, terms: RequestTerms, timing: Timing
+    ) -> WorkResult: ...
 
 
 class TaskWork:
     """Runs the tasks of what ``tasks`` returns, which is asked for only when it is needed."""
 
-    def __init__(self, tasks: Callable[[], Tasks]) -> None:
+    def __init__(self, tasks: Callable[[], TaskRunner]) -> None:
         self._tasks = tasks
 
     def require(self, task: str) -> None:
@@ -90,10 +90,10 @@ class TaskWork:
         return self._tasks().prefix_key(task, input)
 
     async def run(
-        self, task: str, input: Mapping[str, Any], *, terms: Terms, timing: Timing
-    ) -> Worked:
+        self, task: str, input: Mapping[str, Any], *, terms: RequestTerms, timing: Timing
+    ) -> WorkOutput:
         found = asdict(await self._tasks().run(task, input, terms=terms, timing=timing))
-        return Worked(found.pop("result"), found)
+        return WorkOutput(found.pop("result"), found)
 
 
 FAKE_TASK = "fake.reverse"
@@ -111,7 +111,7 @@ class FakeWork:
         self._script = script
         self.gate = gate
         self.order: list[str] = []
-        self.terms: list[Terms] = []
+        self.terms: list[RequestTerms] = []
         self.running = self.peak = 0
 
     def require(self, task: str) -> None:
@@ -131,8 +131,8 @@ class FakeWork:
         return str(input.get("shared", ""))
 
     async def run(
-        self, task: str, input: Mapping[str, Any], *, terms: Terms, timing: Timing
-    ) -> Worked:
+        self, task: str, input: Mapping[str, Any], *, terms: RequestTerms, timing: Timing
+    ) -> WorkOutput:
         text: str = input["text"]
         before = self.order.count(text)
         self.order.append(text)
@@ -145,6 +145,6 @@ class FakeWork:
             error = self._script(input, before) if self._script is not None else None
             if error is not None:
                 raise error
-            return Worked({"text": text[::-1], "length": len(text)}, {"model": "fake"})
+            return WorkOutput({"text": text[::-1], "length": len(text)}, {"model": "fake"})
         finally:
             self.running -= 1

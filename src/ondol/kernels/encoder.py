@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from ondol.kernels.bert import FloatArray
 from ondol.kernels.calibration import LONGEST, calibration_inputs
-from ondol.kernels.calibration.statistics import Tokens
+from ondol.kernels.calibration.calibration_statistics import Tokens
 from ondol.kernels.kernel_error import KernelError
 from ondol.kernels.packed_encoder import PackedEncoder, is_built
 from ondol.kernels.packed_weights import TextSettings, read_packed, write_packed

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondol.kernels.bert import FloatArray
-from ondol.kernels.calibration.statistics import Tokens
+from ondol.kernels.calibration.calibration_statistics import Tokens
 from ondol.kernels.kernel_error import KernelError
 from ondol.kernels.packed_weights import PackedWeights
 

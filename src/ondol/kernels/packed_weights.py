@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondol.kernels.bert import BertShape, BertWeights, FloatArray, Q4Matrix, as_float
-from ondol.kernels.calibration.statistics import Tokens, hidden_states, input_statistics
+from ondol.kernels.calibration.calibration_statistics import Tokens, hidden_states, input_statistics
 from ondol.kernels.kernel_error import KernelError
 from ondol.kernels.rounding import round_weights, smoothing
 

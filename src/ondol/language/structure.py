@@ -59,7 +59,7 @@ class Heading:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TextLine:
     """One non-blank line and how it stands to its neighbours.
 
     ``opens``: no sentence runs into it from above. ``closes``: none runs out of it.
@@ -92,7 +92,7 @@ def heading_at(text: str, position: int) -> Heading | None:
     return None
 
 
-def lines(text: str) -> Iterator[Line]:
+def lines(text: str) -> Iterator[TextLine]:
     """Yield every non-blank line of ``text`` in order. Lines inside code fences are no headings."""
     letter = -1
     fence = ""
@@ -116,7 +116,7 @@ def lines(text: str) -> Iterator[Line]:
         row = bool(fence or _ROW.match(text, start))
         closes = row or (heading is not None and heading.level < ARTICLE_LEVEL)
         fence = _fence_after(text, start, fence)
-        yield Line(start, end, opens, closes, after_blank, heading)
+        yield TextLine(start, end, opens, closes, after_blank, heading)
 
 
 def _fence_after(text: str, start: int, fence: str) -> str:
@@ -140,7 +140,7 @@ INK = re.compile(r"\S")
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class TextSection:
     """Characters ``[start, end)`` under the headings of ``path``; ``bare`` if only the heading."""
 
     start: int
@@ -157,12 +157,12 @@ def headings(text: str) -> Iterator[Heading]:
     return (line.heading for line in lines(text) if line.heading is not None)
 
 
-def sections(text: str, found: Iterable[Heading] | None = None) -> list[Section]:
+def sections(text: str, found: Iterable[Heading] | None = None) -> list[TextSection]:
     """Return the sections of ``text`` in order; they touch, and together they are the text.
 
     ``found`` are its headings in order, by default those of ``headings``.
     """
-    parts: list[Section] = []
+    parts: list[TextSection] = []
     stack: list[Heading] = []
     start, body = 0, 0
     for heading in headings(text) if found is None else found:
@@ -177,7 +177,7 @@ def sections(text: str, found: Iterable[Heading] | None = None) -> list[Section]
     return parts
 
 
-def _section(text: str, start: int, end: int, body: int, stack: list[Heading]) -> Section:
+def _section(text: str, start: int, end: int, body: int, stack: list[Heading]) -> TextSection:
     path = tuple(heading.title for heading in stack)
     bare = bool(stack) and INK.search(text, max(start, body), end) is None
-    return Section(start, end, path, bare)
+    return TextSection(start, end, path, bare)

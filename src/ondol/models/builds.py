@@ -47,7 +47,7 @@ from ondol.models.sources import pip_download
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class BuildRecipe:
     """A program made from a source archive on the package index.
 
     ``source`` is the folder of its ``CMakeLists.txt`` inside the archive, ``target`` what CMake
@@ -65,7 +65,7 @@ class Recipe:
     options: tuple[str, ...]
 
 
-LLAMACPP = Recipe(
+LLAMACPP = BuildRecipe(
     name="llamacpp",
     project="llama-cpp-python",
     version="0.3.36",
@@ -107,7 +107,7 @@ _MOST_BYTES = 2_000_000_000
 """No honest archive of a program's source is larger when unpacked."""
 
 
-def fetch(recipe: Recipe, folder: Path, *, fraction: Callable[[float], None]) -> Path:
+def fetch(recipe: BuildRecipe, folder: Path, *, fraction: Callable[[float], None]) -> Path:
     """Return the recipe's archive in ``folder``; one that is there and right is not fetched again.
 
     Raises ``DownloadFailed`` and ``HashMismatch``.
@@ -185,7 +185,7 @@ def _wanted(opened: tarfile.TarFile, part: str) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
-def _kept(recipe: Recipe, folder: Path) -> Path | None:
+def _kept(recipe: BuildRecipe, folder: Path) -> Path | None:
     stem = recipe.project.replace("-", "_")
     return next(iter(sorted(folder.glob(f"{stem}-{recipe.version}.tar.gz"))), None)
 
@@ -350,7 +350,7 @@ class BuildProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class Build:
+class NativeBuild:
     """A program that was compiled here; ``archive`` is the source's SHA-256, ``sha256`` its own."""
 
     name: str
@@ -368,12 +368,12 @@ class Build:
 Progress = Callable[[BuildProgress], None]
 
 
-def build_folder(root: Path, recipe: Recipe) -> Path:
+def build_folder(root: Path, recipe: BuildRecipe) -> Path:
     """Return where a build of ``recipe`` for this processor lies, or would."""
     return root / f"{recipe.name}-{recipe.version}-{cpu_key()}"
 
 
-def find_build(root: Path, recipe: Recipe) -> tuple[Path, Build] | None:
+def find_build(root: Path, recipe: BuildRecipe) -> tuple[Path, NativeBuild] | None:
     """Return the program and its record, or ``None`` where there is none that may be run.
 
     Reads the program through and compares its hash: some tens of milliseconds.
@@ -381,7 +381,7 @@ def find_build(root: Path, recipe: Recipe) -> tuple[Path, Build] | None:
     folder = build_folder(root, recipe)
     try:
         said = json.loads((folder / RECORD).read_text("utf-8"))
-        record = Build(**{**said, "options": tuple(said["options"])})
+        record = NativeBuild(**{**said, "options": tuple(said["options"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None
     program = folder / recipe.target
@@ -390,12 +390,12 @@ def find_build(root: Path, recipe: Recipe) -> tuple[Path, Build] | None:
     return (program, record) if hash_file(program) == record.sha256 else None
 
 
-class Builder:
+class NativeBuilder:
     """Makes one recipe under ``root``; ``offline`` uses only what is here already."""
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: BuildRecipe,
         *,
         root: Path,
         offline: bool = False,
@@ -411,7 +411,7 @@ class Builder:
         self._clock = clock or SystemClock()
         self._work = root / ".work" / build_folder(root, recipe).name
 
-    def build(self, *, force: bool = False) -> tuple[Path, Build]:
+    def build(self, *, force: bool = False) -> tuple[Path, NativeBuild]:
         """Return the program, compiled now unless it is here; one build at a time.
 
         Interrupted, it keeps what was fetched and compiled, and the next goes on from there.
@@ -494,7 +494,7 @@ class Builder:
         target = whole / recipe.target
         shutil.copyfile(program, target)
         target.chmod(0o755)
-        record = Build(
+        record = NativeBuild(
             name=recipe.name,
             version=recipe.version,
             cpu=cpu_key(),

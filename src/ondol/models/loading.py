@@ -7,7 +7,7 @@ has the figures); what ``ondol tune`` measured is weighed elsewhere.
 
 from __future__ import annotations
 
-from ondol.backends.protocols import Encoder, EncoderSpec, as_model_error
+from ondol.backends.protocols import EncoderBackend, EncoderSpec, as_model_error
 from ondol.core.errors import ModelError
 from ondol.models.catalogue import CatalogueEntry
 from ondol.models.convert import ensure_form, resolve_form
@@ -37,7 +37,7 @@ def available_forms(entry: CatalogueEntry) -> tuple[str, ...]:
 
 def load_encoder(
     files: ModelFiles, *, form: str = "auto", threads: int, gpu_memory_fraction: float = 1.0
-) -> Encoder:
+) -> EncoderBackend:
     """Load an embedder or reranker with ``threads`` threads, making ``form`` if it is missing.
 
     ``gpu_memory_fraction`` is how much of a GPU's memory this process may take, 0 to 1.

@@ -15,7 +15,7 @@ from ondol.core.machine import Machine, describe
 from ondol.core.settings import Settings
 from ondol.models.generator_form import (
     GeneratorForm,
-    Known,
+    KnownGenerator,
     choose_generator,
     choose_generator_form,
     estimated_rate,
@@ -25,7 +25,7 @@ from ondol.models.library import ModelFiles, ModelLibrary
 from ondol.models.profile import read_profile
 from ondol.runtime.encoders.encoder_plan import EncoderSource
 from ondol.runtime.generation.generator_assembly import (
-    Build,
+    GeneratorBuild,
     builds_folder,
     make_generator,
     native_builds,
@@ -126,7 +126,7 @@ class BackendFactory:
         self.generator_model = files.entry.id
         self._rate = plan.prefill_rate
         return make_generator(
-            Build(
+            GeneratorBuild(
                 plan=plan,
                 files=files,
                 settings=settings,
@@ -141,7 +141,7 @@ class BackendFactory:
         key = generator_key(files, machine=self.machine, builds=native_builds(home))
         found = read_profile(home).models.get(files.entry.id)
         return choose_generator_form(
-            Known(
+            KnownGenerator(
                 cores=self.machine.cores,
                 weight_bytes=files.model_path.stat().st_size,
                 offered=offered_forms(home),

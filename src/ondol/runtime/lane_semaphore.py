@@ -18,19 +18,19 @@ from ondol.core.events import Timing
 from ondol.core.lane_state import LaneSnapshot
 from ondol.core.settings.lane_sections import LaneSettings
 from ondol.runtime.generation import admission as refusals
-from ondol.runtime.rate_meter import Pace
+from ondol.runtime.rate_meter import RateMeter
 
 _JITTER = 0.25
 
 
-class LanePermit:
+class LaneSemaphore:
     """The places of the lane ``name``."""
 
     def __init__(self, name: str, settings: LaneSettings, *, clock: Clock) -> None:
         self._name = name
         self._settings = settings
         self._clock = clock
-        self._pace = Pace(clock)
+        self._pace = RateMeter(clock)
         self._running = 0
         self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
         self._rejected: Counter[str] = Counter()

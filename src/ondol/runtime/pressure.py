@@ -23,7 +23,7 @@ from enum import IntEnum
 from typing import Literal
 
 from ondol.core.events import PressureChanged
-from ondol.core.machine import Usage
+from ondol.core.machine import MachineUsage
 from ondol.core.sampling import Sampler
 from ondol.core.settings.operation_sections import ResourceSettings
 from ondol.core.timers import Timers
@@ -104,7 +104,7 @@ class ResourceMonitor:
         """What the last sample led to."""
         return self._pressure
 
-    def feed(self, usage: Usage) -> Pressure:
+    def feed(self, usage: MachineUsage) -> Pressure:
         """Judge one sample and return what holds from now on."""
         judged = list(self._judged(usage))
         zone = max((threshold.zone(share) for threshold, share, _ in judged), default=Zone.BETWEEN)
@@ -126,7 +126,7 @@ class ResourceMonitor:
         )
         return self._pressure
 
-    def _judged(self, usage: Usage) -> Iterator[tuple[Threshold, float, str]]:
+    def _judged(self, usage: MachineUsage) -> Iterator[tuple[Threshold, float, str]]:
         for threshold, share, by in (
             (self._memory, usage.memory, "in use"),
             (self._cpu, usage.cpu_lost, "taken by others"),
@@ -162,7 +162,7 @@ class ResourceWatch:
 
     def __init__(
         self,
-        read: Callable[[], Usage],
+        read: Callable[[], MachineUsage],
         *,
         settings: ResourceSettings,
         timers: Timers,
@@ -172,7 +172,7 @@ class ResourceWatch:
         self._monitor = ResourceMonitor(settings)
         self._press = press
         self._changed = changed
-        self._usage = Usage()
+        self._usage = MachineUsage()
         self._sampler = Sampler(
             read,
             self._found,
@@ -187,7 +187,7 @@ class ResourceWatch:
         return self._monitor.pressure
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> MachineUsage:
         """The last sample, for gauges and health pages; all unknown before the first."""
         return self._usage
 
@@ -204,7 +204,7 @@ class ResourceWatch:
         """Sample no more; the last pressure stays."""
         await self._sampler.close()
 
-    async def _found(self, usage: Usage) -> None:
+    async def _found(self, usage: MachineUsage) -> None:
         before = self._monitor.pressure
         self._usage = usage
         now = self._monitor.feed(usage)

@@ -15,7 +15,7 @@ _UNMEASURED_SECONDS = 5.0
 _SMOOTHING = 0.2
 
 
-class Pace:
+class RateMeter:
     """Departures by lane."""
 
     def __init__(self, clock: Clock) -> None:

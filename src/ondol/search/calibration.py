@@ -55,7 +55,7 @@ class RerankVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class CollectionCalibration:
     """All that was measured; ``rerank`` by language. Empty: the settings and the catalogue hold."""
 
     fusion: FusionWeight | None = None
@@ -76,11 +76,11 @@ class Calibration:
         return found if found is not None and found.model == model else None
 
 
-_KEPT = TypeAdapter(Calibration)
-NOTHING = Calibration()
+_KEPT = TypeAdapter(CollectionCalibration)
+NOTHING = CollectionCalibration()
 
 
-def calibration_of(kept: Mapping[str, Any]) -> Calibration:
+def calibration_of(kept: Mapping[str, Any]) -> CollectionCalibration:
     """Return what a collection's record says; nothing for another recipe or what cannot be read."""
     if not kept or kept.get("recipe") != RECIPE:
         return NOTHING
@@ -96,7 +96,7 @@ def reranks(
     *,
     reranking: RerankingService | None,
     settings: RetrievalSettings,
-    calibration: Calibration,
+    calibration: CollectionCalibration,
 ) -> bool:
     """Return whether to rerank; raises ``InvalidInput`` where that is wanted and impossible."""
     if reranking is None:

@@ -29,7 +29,7 @@ from ondol.store.documents import DocumentStore
 MAX_EXPANSIONS = 32
 
 
-class Analyzer(Protocol):
+class QueryAnalyzer(Protocol):
     """Turns a query into keyword tokens."""
 
     def query_tokens(self, text: str, *, dictionary: Dictionary = ...) -> list[str]: ...
@@ -44,7 +44,7 @@ class QueryWords:
 
 
 def query_words(
-    store: DocumentStore, analyzer: Analyzer, collection: str, queries: Sequence[str]
+    store: DocumentStore, analyzer: QueryAnalyzer, collection: str, queries: Sequence[str]
 ) -> QueryWords:
     """Return the keywords of ``queries`` (wordings of one question) for a collection.
 

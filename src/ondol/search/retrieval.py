@@ -27,14 +27,14 @@ from ondol.core.settings.sections import RetrievalSettings
 from ondol.core.types import Hit, Reading, SearchMode
 from ondol.runtime.encoders.embedding import EmbeddingService
 from ondol.runtime.encoders.reranking import RerankingService
-from ondol.runtime.lane_semaphore import LanePermit
+from ondol.runtime.lane_semaphore import LaneSemaphore
 from ondol.runtime.outcomes import finished
-from ondol.search.calibration import Calibration, calibration_of, reranks
+from ondol.search.calibration import CollectionCalibration, calibration_of, reranks
 from ondol.search.fusion import reciprocal_rank_fusion, score_fusion
 from ondol.search.lookups import Lookups, Ranking, brought_forward, kept_first
 from ondol.search.parents import DEPTH, read_parents
-from ondol.search.query_words import Analyzer, features_of
-from ondol.search.retrievers import Found, Legs, LegSearch, Wanted
+from ondol.search.query_words import QueryAnalyzer, features_of
+from ondol.search.retrievers import RetrievalQuery, Retrieved, Retrievers, WordingRankings
 from ondol.store.documents import DocumentStore
 from ondol.store.records import Collection
 
@@ -53,7 +53,9 @@ class Fused:
     dense_weight: float | None = None
 
 
-def fuse(found: Found, *, settings: RetrievalSettings, calibration: Calibration) -> Fused:
+def fuse(
+    found: Retrieved, *, settings: RetrievalSettings, calibration: CollectionCalibration
+) -> Fused:
     """Return what was found as one ranking; of one leg and one wording it is as it came."""
     if len(found.wordings) == 1 and len(found.wordings[0].rankings) == 1:
         return Fused(next(iter(found.wordings[0].rankings.values())))
@@ -69,7 +71,9 @@ def fuse(found: Found, *, settings: RetrievalSettings, calibration: Calibration)
     return Fused(ranking, fused[-1].dense_weight)
 
 
-def _joined(legs: Legs, settings: RetrievalSettings, calibration: Calibration) -> Fused:
+def _joined(
+    legs: WordingRankings, settings: RetrievalSettings, calibration: CollectionCalibration
+) -> Fused:
     """Return the legs of one wording as one ranking, of scores that wordings share."""
     weight: float | None = None
     weights = dict.fromkeys(legs.rankings, 1.0)
@@ -83,7 +87,9 @@ def _joined(legs: Legs, settings: RetrievalSettings, calibration: Calibration) -
     return Fused(ranking, weight)
 
 
-def weight_of(legs: Legs, *, settings: RetrievalSettings, calibration: Calibration) -> float:
+def weight_of(
+    legs: WordingRankings, *, settings: RetrievalSettings, calibration: CollectionCalibration
+) -> float:
     """Return the share of the vector leg: measured for this collection, else the setting's.
 
     Measured weights are of fused scores and hold for nothing else.
@@ -125,7 +131,7 @@ class _Shape:
 class Candidates:
     """What a query finds before its legs are fused, and the chunks it names outright."""
 
-    legs: Legs
+    legs: WordingRankings
     named: Sequence[int]
 
 
@@ -136,12 +142,12 @@ class RetrievalService:
         self,
         store: DocumentStore,
         embedding: EmbeddingService | None,
-        analyzer: Analyzer,
+        analyzer: QueryAnalyzer,
         *,
         settings: RetrievalSettings,
         reranking: RerankingService | None = None,
         lanes: LanesSettings | None = None,
-        permit: LanePermit | None = None,
+        permit: LaneSemaphore | None = None,
         clock: Clock | None = None,
         observer: Observer | None = None,
     ) -> None:
@@ -153,7 +159,7 @@ class RetrievalService:
         self._permit = permit
         self._observer = observer or NullObserver()
         self._clock = clock or SystemClock()
-        self._legs = LegSearch(store, embedding, analyzer, clock=self._clock)
+        self._legs = Retrievers(store, embedding, analyzer, clock=self._clock)
         self._lookups = _lookups(store, settings)
 
     def under(self, settings: RetrievalSettings) -> RetrievalService:
@@ -189,7 +195,7 @@ class RetrievalService:
         """
         if not query.strip():
             raise InvalidInput("the query is empty", hint="send at least one word", param="query")
-        wanted = Wanted(
+        wanted = RetrievalQuery(
             collection=collection,
             queries=list(dict.fromkeys((query, *also))),
             mode=mode or self._settings.mode,
@@ -210,7 +216,7 @@ class RetrievalService:
     async def candidates(self, collection: str, query: str) -> Candidates:
         """Return what both legs find for ``query``, for those who learn how to weigh them."""
         kept = await self._check(collection, "hybrid")
-        wanted = Wanted(collection, [query], "hybrid", self._settings.candidates)
+        wanted = RetrievalQuery(collection, [query], "hybrid", self._settings.candidates)
         found = await self._legs.run(wanted)
         fused = self._fuse(kept, found)
         return Candidates(found.wordings[0], await self._named(kept, wanted, fused.ranking))
@@ -234,7 +240,7 @@ class RetrievalService:
             async with self._permit.hold(timing):
                 yield
 
-    async def _search(self, wanted: Wanted, shape: _Shape, timing: Timing) -> SearchResult:
+    async def _search(self, wanted: RetrievalQuery, shape: _Shape, timing: Timing) -> SearchResult:
         started = self._clock.monotonic()
         kept = await self._check(wanted.collection, wanted.mode)
         query = wanted.queries[-1]
@@ -266,7 +272,7 @@ class RetrievalService:
             dense_weight=fused.dense_weight,
         )
 
-    def _fuse(self, kept: Collection, found: Found) -> Fused:
+    def _fuse(self, kept: Collection, found: Retrieved) -> Fused:
         calibration = calibration_of(kept.calibration)
         return fuse(found, settings=self._settings, calibration=calibration)
 
@@ -292,7 +298,7 @@ class RetrievalService:
             )
         return found
 
-    async def _named(self, kept: Collection, wanted: Wanted, ranking: Ranking) -> list[int]:
+    async def _named(self, kept: Collection, wanted: RetrievalQuery, ranking: Ranking) -> list[int]:
         """Return the chunks of the cases and articles the query names; vectors alone know none."""
         if wanted.mode == "dense":
             return []
@@ -307,7 +313,7 @@ class RetrievalService:
             before=wanted.before,
         )
 
-    async def _hits(self, collection: str, ranking: Ranking, found: Found | None) -> list[Hit]:
+    async def _hits(self, collection: str, ranking: Ranking, found: Retrieved | None) -> list[Hit]:
         rows = await asyncio.to_thread(self._store.chunks, collection, [c for c, _ in ranking])
         scores = dict(ranking)
         dense, lexical = (

@@ -16,15 +16,15 @@ from ondol.core.events import Timing
 from ondol.core.types import SearchMode
 from ondol.runtime.encoders.embedding import EmbeddingService
 from ondol.search.lookups import Ranking
-from ondol.search.query_words import Analyzer, query_words
+from ondol.search.query_words import QueryAnalyzer, query_words
 from ondol.store.documents import DocumentStore
 
-LegName = Literal["dense", "lexical"]
-LEGS: tuple[LegName, ...] = ("dense", "lexical")
+RetrieverName = Literal["dense", "lexical"]
+RETRIEVERS: tuple[RetrieverName, ...] = ("dense", "lexical")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RetrievalQuery:
     """What the legs look for: ``queries`` are wordings of one question, as it was asked first.
 
     ``before`` is what the question leans on; the legs do not look for it.
@@ -39,7 +39,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Legs:
+class WordingRankings:
     """The rankings of the legs that ran for one wording, best first, by leg."""
 
     query: str
@@ -47,13 +47,13 @@ class Legs:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Retrieved:
     """What was found for each wording, in their order, and how many milliseconds each leg took."""
 
-    wordings: Sequence[Legs]
+    wordings: Sequence[WordingRankings]
     timings: Mapping[str, float] = field(default_factory=dict)
 
-    def scores(self, name: LegName) -> dict[int, float]:
+    def scores(self, name: RetrieverName) -> dict[int, float]:
         """Return chunk → best score of one leg over the wordings; empty where it did not run."""
         best: dict[int, float] = {}
         for legs in self.wordings:
@@ -62,14 +62,14 @@ class Found:
         return best
 
 
-class LegSearch:
+class Retrievers:
     """Runs the legs over one store; ``embedding`` is ``None`` where there are no vectors."""
 
     def __init__(
         self,
         store: DocumentStore,
         embedding: EmbeddingService | None,
-        analyzer: Analyzer,
+        analyzer: QueryAnalyzer,
         *,
         clock: Clock,
     ) -> None:
@@ -78,20 +78,20 @@ class LegSearch:
         self._analyzer = analyzer
         self._clock = clock
 
-    async def run(self, wanted: Wanted, *, timing: Timing | None = None) -> Found:
+    async def run(self, wanted: RetrievalQuery, *, timing: Timing | None = None) -> Retrieved:
         """Return up to ``wanted.depth`` chunks of each leg of the mode, for each wording."""
         timings: dict[str, float] = {}
         runs: dict[str, Callable[[], Awaitable[list[Ranking]]]] = {
             "dense": lambda: self._dense(wanted, timing),
             "lexical": lambda: self._lexical(wanted),
         }
-        names = [name for name in LEGS if wanted.mode in ("hybrid", name)]
+        names = [name for name in RETRIEVERS if wanted.mode in ("hybrid", name)]
         found = await asyncio.gather(*(self._timed(name, runs[name], timings) for name in names))
         wordings = [
-            Legs(query, dict(zip(names, rankings, strict=True)))
+            WordingRankings(query, dict(zip(names, rankings, strict=True)))
             for query, *rankings in zip(wanted.queries, *found, strict=True)
         ]
-        return Found(wordings, timings)
+        return Retrieved(wordings, timings)
 
     async def _timed(
         self, name: str, run: Callable[[], Awaitable[list[Ranking]]], timings: dict[str, float]
@@ -101,7 +101,7 @@ class LegSearch:
         timings[f"{name}_ms"] = (self._clock.monotonic() - before) * 1e3
         return rankings
 
-    async def _dense(self, wanted: Wanted, timing: Timing | None) -> list[Ranking]:
+    async def _dense(self, wanted: RetrievalQuery, timing: Timing | None) -> list[Ranking]:
         if self._embedding is None:
             raise InvalidInput(
                 "vector search needs an embedder, and none is loaded",
@@ -122,7 +122,7 @@ class LegSearch:
 
         return await asyncio.to_thread(work)
 
-    async def _lexical(self, wanted: Wanted) -> list[Ranking]:
+    async def _lexical(self, wanted: RetrievalQuery) -> list[Ranking]:
         def ranking(query: str) -> Ranking:
             words = query_words(self._store, self._analyzer, wanted.collection, [query])
             return self._store.search_lexical(

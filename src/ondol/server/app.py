@@ -29,10 +29,10 @@ from ondol.core.process import settle
 from ondol.core.settings import Settings
 from ondol.core.settings.sections import ServerSettings
 from ondol.server.auth import KeyGuard, LoopbackGuard, check_exposure, key_lanes
+from ondol.server.http_process import Announce, HttpProcess, to_stderr
 from ondol.server.lifecycle import Lifecycle
-from ondol.server.middleware import Admission, RequestContext
-from ondol.server.process import Announce, HttpProcess, to_stderr
-from ondol.server.request_gate import BodyLimit, Gate, Limits
+from ondol.server.middleware import AdmissionMiddleware, RequestContext
+from ondol.server.request_gate import BodyLimit, Gate, RequestLimits
 from ondol.server.routes import (
     answer_routes,
     collection_routes,
@@ -119,7 +119,7 @@ def create_app(settings: Settings, *, opener: OpenContainer = open_container) ->
     app.state.lifecycle = lifecycle
     app.state.gate = gate
     app.state.listeners = listeners
-    app.state.limits = Limits.of(settings.server)
+    app.state.limits = RequestLimits.of(settings.server)
     for routes in _ROUTERS:
         app.include_router(routes)
     app.include_router(web_routes.pages(docs=settings.server.docs))
@@ -175,7 +175,7 @@ def _middleware(settings: ServerSettings, gate: Gate) -> list[Middleware]:
     return [
         Middleware(RequestContext),
         guard,
-        Middleware(Admission, gate=gate),
+        Middleware(AdmissionMiddleware, gate=gate),
         Middleware(BodyLimit, most=settings.max_body_bytes),
     ]
 

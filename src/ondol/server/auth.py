@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ondol.core.errors import InvalidInput, SettingsError, Unauthorized
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.settings.lane_sections import LANES
 from ondol.core.settings.sections import ServerSettings
 
@@ -61,7 +61,7 @@ def key_lanes(entries: Sequence[str], *, keys: Sequence[str]) -> dict[str, tuple
     return found
 
 
-def terms_of(request: Request, *, lane: str = "chat") -> Terms:
+def terms_of(request: Request, *, lane: str = "chat") -> RequestTerms:
     """Return the request's terms; raises ``InvalidInput`` for headers that are off.
 
     ``lane`` is what the request goes by where neither its key nor its header says.
@@ -75,7 +75,7 @@ def terms_of(request: Request, *, lane: str = "chat") -> Terms:
             code="unknown_lane",
             param="x-ondol-lane",
         )
-    return Terms(
+    return RequestTerms(
         lane=key.lane or asked or lane,
         deadline_ms=_deadline(request.headers),
         tenant=key.tenant,

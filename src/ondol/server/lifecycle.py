@@ -14,10 +14,10 @@ from typing import Literal
 
 from ondol.app.components import ComponentState
 from ondol.app.container import Container
-from ondol.app.server_monitor import Upkeep
+from ondol.app.server_monitor import ServerMonitor
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import Conflict, NotReady
-from ondol.core.machine import Usage
+from ondol.core.machine import MachineUsage
 from ondol.jobs.runner import JobRunner
 from ondol.server.request_gate import Gate
 
@@ -69,7 +69,7 @@ class Lifecycle:
         self._reloading: asyncio.Task[None] | None = None
         self._jobs: JobRunner | None = None
         self._closed = False
-        self._upkeep = Upkeep(
+        self._upkeep = ServerMonitor(
             container.settings,
             encoders=lambda: container.encoders,
             generator=lambda: container.loaded_generator,
@@ -80,7 +80,7 @@ class Lifecycle:
         )
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> MachineUsage:
         """The last sample of the machine."""
         return self._upkeep.usage
 

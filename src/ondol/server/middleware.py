@@ -1,7 +1,7 @@
 """What every request goes through, whatever its route: identity, timing, errors, admission.
 
 ``RequestContext`` is outermost: it names the request, writes the timing headers and turns any
-error of an inner layer into the envelope. ``Admission`` holds the request's place in the gate.
+error of an inner layer into the envelope. ``AdmissionMiddleware`` holds the request's place in the gate.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class RequestContext:
             request_id.reset(token)
 
 
-class Admission:
+class AdmissionMiddleware:
     """ASGI middleware: a place in the gate for every request but health checks."""
 
     def __init__(self, app: ASGIApp, *, gate: Gate) -> None:

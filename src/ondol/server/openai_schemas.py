@@ -18,13 +18,13 @@ from pydantic import Field, field_validator
 
 from ondol.core.errors import InvalidInput
 from ondol.core.types import GenerationRequest, Message, TextRole
-from ondol.server.schemas import Body, Count, Text
+from ondol.server.schemas import Count, RequestBody, Text
 
 ANY = object()
 """In a ``neutral`` table: every value of this field changes nothing here."""
 
 
-class OpenAIBody(Body):
+class OpenAIBody(RequestBody):
     """A body in OpenAI's shape. ``neutral``: unsupported field → the values that change nothing."""
 
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}

@@ -13,12 +13,12 @@ import h11
 from pydantic_core import to_json
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ondol.server.server_errors import Problem
+from ondol.server.server_errors import ErrorResponse
 
 SILENT_SECONDS = 30.0
 HEADER_BYTES = 32 * 1024
 
-_NOT_HTTP = Problem(
+_NOT_HTTP = ErrorResponse(
     status=400,
     message="the request is not valid HTTP/1.1, or its headers are too large",
     type="invalid_request_error",

@@ -5,7 +5,7 @@ The one counter behind the connection limit, the drain at shutdown and a reload.
 How much one request may bring: bytes, items, characters.
 
 ``BodyLimit`` counts bytes as they arrive, with or without ``Content-Length``, and bounds what all
-requests together hold. ``Limits`` checks what the parsed body contains.
+requests together hold. ``RequestLimits`` checks what the parsed body contains.
 """
 
 from __future__ import annotations
@@ -94,14 +94,14 @@ SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RequestLimits:
     """What a body may contain; each breach is an error that names field, figure and rule."""
 
     items: int
     chars: int
 
     @classmethod
-    def of(cls, settings: ServerSettings) -> Limits:
+    def of(cls, settings: ServerSettings) -> RequestLimits:
         return cls(items=settings.max_items, chars=settings.max_text_chars)
 
     def texts(self, texts: Sequence[str], *, param: str, empty: bool = True) -> None:

@@ -23,16 +23,16 @@ from starlette.responses import Response
 from ondol.app.container import Container
 from ondol.core.errors import Cancelled, InvalidInput
 from ondol.core.events import Timing
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.server.auth import terms_of
 from ondol.server.lifecycle import Lifecycle
-from ondol.server.request_gate import Limits
-from ondol.server.schemas import Body
+from ondol.server.request_gate import RequestLimits
+from ondol.server.schemas import RequestBody
 from ondol.server.streaming import unless_disconnected
 from ondol.telemetry.goodput import Goodput
 from ondol.telemetry.metrics import Metrics
 
-B = TypeVar("B", bound=Body)
+B = TypeVar("B", bound=RequestBody)
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -128,7 +128,7 @@ def _direct(route: APIRoute) -> Handler | None:
         not any(inputs)
         and len(takers) == len(wanted.dependencies)
         and len(bodies) <= 1
-        and all(isinstance(kind, type) and issubclass(kind, Body) for _, kind in bodies)
+        and all(isinstance(kind, type) and issubclass(kind, RequestBody) for _, kind in bodies)
         and set(signature(endpoint).parameters) == {*takers, *(name for name, _ in bodies)}
         and _answers_itself(endpoint)
     )
@@ -172,16 +172,16 @@ def _take_timing(request: Request) -> Timing:
     return timing
 
 
-def _take_limits(request: Request) -> Limits:
-    limits: Limits = request.app.state.limits
+def _take_limits(request: Request) -> RequestLimits:
+    limits: RequestLimits = request.app.state.limits
     return limits
 
 
-def _take_terms(request: Request) -> Terms:
+def _take_terms(request: Request) -> RequestTerms:
     return terms_of(request)
 
 
-async def _terms(request: Request) -> Terms:
+async def _terms(request: Request) -> RequestTerms:
     return terms_of(request)
 
 
@@ -210,7 +210,7 @@ async def _timing(request: Request) -> Timing:
     return _take_timing(request)
 
 
-async def _limits(request: Request) -> Limits:
+async def _limits(request: Request) -> RequestLimits:
     return _take_limits(request)
 
 
@@ -230,8 +230,8 @@ MetricsOf = Annotated[Metrics, Depends(_metrics)]
 GoodputOf = Annotated[Goodput, Depends(_goodput)]
 Open = Annotated[Container, Depends(_container)]
 TimingOf = Annotated[Timing, Depends(_timing)]
-LimitsOf = Annotated[Limits, Depends(_limits)]
-TermsOf = Annotated[Terms, Depends(_terms)]
+LimitsOf = Annotated[RequestLimits, Depends(_limits)]
+TermsOf = Annotated[RequestTerms, Depends(_terms)]
 
 
 def validated(kind: type[B], data: Any) -> B:

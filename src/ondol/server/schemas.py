@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ondol.answers.rewriting import Turn
+from ondol.answers.rewriting import ConversationTurn
 from ondol.core.chunk_options import ChunkStrategy
 from ondol.core.errors import InvalidInput
 from ondol.core.types import Reading, SearchMode
@@ -35,7 +35,7 @@ Text = Annotated[str, AfterValidator(_without_nul)]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """Base of all request bodies.
 
     ``synonyms`` maps other spellings of a field to ours; both at once are an error.
@@ -92,7 +92,7 @@ class Body(BaseModel):
 _READ = "Whether a hit is the passage found or what stands around it; null is the server's setting."
 
 
-class CollectionBody(Body):
+class CollectionBody(RequestBody):
     """``POST /v1/collections``."""
 
     name: str
@@ -103,7 +103,7 @@ class CollectionBody(Body):
     )
 
 
-class RechunkBody(Body):
+class RechunkBody(RequestBody):
     """``POST /v1/collections/{c}/rechunk``."""
 
     chunking: ChunkStrategy | None = Field(
@@ -112,7 +112,7 @@ class RechunkBody(Body):
     dry_run: bool = Field(False, description="Change nothing, say what would be done.")
 
 
-class RecordsBody(Body):
+class RecordsBody(RequestBody):
     """``POST /v1/collections/{c}/documents`` as JSON; each record has ``text``, maybe ``id``…"""
 
     synonyms: ClassVar = {"documents": "records"}
@@ -122,7 +122,7 @@ class RecordsBody(Body):
     )
 
 
-class SearchBody(Body):
+class SearchBody(RequestBody):
     """``POST /v1/collections/{c}/search``."""
 
     query: Text
@@ -133,7 +133,7 @@ class SearchBody(Body):
     filter: dict[str, Any] | None = Field(None, description="Metadata a hit's document must have.")
 
 
-class TurnBody(Body):
+class TurnBody(RequestBody):
     """An earlier turn of a conversation: what was asked and, if known, what came back."""
 
     question: Text
@@ -142,11 +142,11 @@ class TurnBody(Body):
         default_factory=list, description="Titles of the documents that the answer cited."
     )
 
-    def turn(self) -> Turn:
-        return Turn(self.question, self.answer, tuple(self.titles))
+    def turn(self) -> ConversationTurn:
+        return ConversationTurn(self.question, self.answer, tuple(self.titles))
 
 
-class AskBody(Body):
+class AskBody(RequestBody):
     """``POST /v1/collections/{c}/ask``."""
 
     synonyms: ClassVar = {"query": "question"}
@@ -165,7 +165,7 @@ class AskBody(Body):
     stream: bool = False
 
 
-class RerankBody(Body):
+class RerankBody(RequestBody):
     """``POST /v1/rerank``, the shape of Cohere and Jina."""
 
     model: Text = "auto"
@@ -184,7 +184,7 @@ class RerankBody(Body):
         return [item["text"] if _is_text_object(item) else item for item in value]
 
 
-class TeiRerankBody(Body):
+class TeiRerankBody(RequestBody):
     """``POST /rerank``, the shape of text-embeddings-inference."""
 
     query: Text
@@ -217,13 +217,13 @@ def _is_text_object(item: Any) -> bool:
     return True
 
 
-class TaskBody(Body):
+class TaskBody(RequestBody):
     """``POST /v1/tasks/{name}``."""
 
     input: dict[str, Any] = Field(description="What the task takes; see `GET /v1/tasks/{name}`.")
 
 
-class JobOptions(Body):
+class JobOptions(RequestBody):
     """How a job is to be worked."""
 
     priority: int = Field(
@@ -236,7 +236,7 @@ class JobOptions(Body):
     )
 
 
-class JobBody(Body):
+class JobBody(RequestBody):
     """``POST /v1/jobs`` as JSON; an item that cannot be worked fails alone."""
 
     task: Text = Field(description="A task of `GET /v1/tasks`.")
@@ -246,7 +246,7 @@ class JobBody(Body):
     options: JobOptions = JobOptions()
 
 
-class ResumeBody(Body):
+class ResumeBody(RequestBody):
     """``POST /v1/jobs/{id}/resume``."""
 
     failed: bool = Field(False, description="Also work again what failed.")

@@ -41,7 +41,7 @@ _HTTP_HINTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ErrorResponse:
     """One failure as it leaves: status, envelope fields, extra headers."""
 
     status: int
@@ -64,7 +64,7 @@ class Problem:
         return {"error": error}
 
 
-def problem_of(error: BaseException) -> Problem:
+def problem_of(error: BaseException) -> ErrorResponse:
     """Return how ``error`` leaves over HTTP; unknown kinds are logged and told nothing of."""
     if isinstance(error, OndolError):
         return _of_ondol(error)
@@ -73,7 +73,7 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, HTTPException):
         return _of_http(error)
     _log.error("unhandled %s", type(error).__name__, exc_info=error)
-    return Problem(
+    return ErrorResponse(
         status=500,
         message=f"an unexpected error stopped this request ({request_id.get() or 'no request id'})",
         type="server_error",
@@ -127,7 +127,7 @@ def invalid_input(errors: Sequence[Mapping[str, Any]]) -> InvalidInput:
     )
 
 
-def _of_ondol(error: OndolError) -> Problem:
+def _of_ondol(error: OndolError) -> ErrorResponse:
     outcome = outcome_of(error)
     headers: dict[str, str] = {}
     if isinstance(error, Refused):
@@ -136,7 +136,7 @@ def _of_ondol(error: OndolError) -> Problem:
         headers["retry-after"] = str(RESTART_SECONDS)
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
-    return Problem(
+    return ErrorResponse(
         status=outcome.status,
         message=error.message,
         type=outcome.type,
@@ -154,10 +154,10 @@ def retry_after(error: Refused) -> int:
     return max(1, math.ceil(error.retry_after))
 
 
-def _of_http(error: HTTPException) -> Problem:
+def _of_http(error: HTTPException) -> ErrorResponse:
     server_side = error.status_code >= 500
     kind = "server_error" if server_side else "invalid_request_error"
-    return Problem(
+    return ErrorResponse(
         status=error.status_code,
         message=str(error.detail),
         type="not_found_error" if error.status_code == 404 else kind,

@@ -1,6 +1,6 @@
 """Server-sent events: one task per stream, which ends when the client leaves.
 
-A ``Relay`` runs an asynchronous generator inside a task of its own, so that its time-outs and its
+A ``SseRelay`` runs an asynchronous generator inside a task of its own, so that its time-outs and its
 clean-up happen in one task, and cancelling that task is all it takes to free what it holds.
 """
 
@@ -69,7 +69,7 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-class Relay(Generic[T]):
+class SseRelay(Generic[T]):
     """Items of a generator, produced in a task of its own with a bounded lead."""
 
     def __init__(self, source: AsyncGenerator[T]) -> None:
@@ -80,7 +80,7 @@ class Relay(Generic[T]):
         self._passed = 0
 
     @classmethod
-    async def started(cls, source: AsyncGenerator[T]) -> Relay[T]:
+    async def started(cls, source: AsyncGenerator[T]) -> SseRelay[T]:
         """Return a relay whose first item is there; raises what the generator raised before it."""
         relay = cls(source)
         try:
@@ -161,7 +161,7 @@ class EventStream(Response):
 
     def __init__(
         self,
-        relay: Relay[T],
+        relay: SseRelay[T],
         *,
         render: Callable[[T], bytes],
         failed: Callable[[BaseException], bytes],

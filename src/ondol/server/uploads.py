@@ -19,7 +19,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from ondol.core.errors import InvalidInput
-from ondol.server.request_gate import Limits
+from ondol.server.request_gate import RequestLimits
 
 _LONGEST_NAME = 200
 
@@ -33,7 +33,9 @@ class Uploaded:
 
 
 @asynccontextmanager
-async def uploaded_files(request: Request, *, limits: Limits) -> AsyncIterator[list[Uploaded]]:
+async def uploaded_files(
+    request: Request, *, limits: RequestLimits
+) -> AsyncIterator[list[Uploaded]]:
     """Yield the files of a multipart body; raises ``InvalidInput`` for anything else in it."""
     try:
         form = await request.form(max_files=limits.items, max_fields=limits.items)
@@ -55,7 +57,7 @@ async def uploaded_files(request: Request, *, limits: Limits) -> AsyncIterator[l
         await form.close()
 
 
-def _only_files(form: FormData, *, limits: Limits) -> list[UploadFile]:
+def _only_files(form: FormData, *, limits: RequestLimits) -> list[UploadFile]:
     files = []
     for field, part in form.multi_items():
         if not isinstance(part, UploadFile):

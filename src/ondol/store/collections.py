@@ -12,7 +12,7 @@ import sqlite3
 import unicodedata
 from dataclasses import asdict, dataclass
 
-from ondol.core.chunk_options import Chunking
+from ondol.core.chunk_options import ChunkOptions
 from ondol.core.errors import NotFound
 from ondol.store import lexical
 from ondol.store.collection_names import near
@@ -42,7 +42,7 @@ def insert(
     dimensions: int,
     created: float,
     metadata: str,
-    chunking: Chunking | None = None,
+    chunking: ChunkOptions | None = None,
 ) -> None:
     """Make a collection with its lexical index; ``metadata`` is JSON."""
     cursor = connection.execute(
@@ -89,7 +89,7 @@ def describe(connection: sqlite3.Connection, name: str | None = None) -> list[Co
             metadata=json.loads(row[4]),
             keywords=json.loads(row[7]),
             calibration=json.loads(row[8]),
-            chunking=Chunking(**json.loads(row[9])) if row[9] else None,
+            chunking=ChunkOptions(**json.loads(row[9])) if row[9] else None,
         )
         for row in connection.execute(
             "SELECT name, embedder, dimensions, created, metadata, "
@@ -127,7 +127,7 @@ def set_calibration(connection: sqlite3.Connection, collection: int, calibration
     )
 
 
-def set_chunking(connection: sqlite3.Connection, collection: int, chunking: Chunking) -> None:
+def set_chunking(connection: sqlite3.Connection, collection: int, chunking: ChunkOptions) -> None:
     """Record how the documents of the collection are cut from now on."""
     connection.execute(
         "UPDATE collections SET chunking = ? WHERE id = ?", (_written(chunking), collection)
@@ -150,7 +150,7 @@ def delete(connection: sqlite3.Connection, collection: int) -> None:
     connection.execute("DELETE FROM collections WHERE id = ?", (collection,))
 
 
-def _written(chunking: Chunking | None) -> str:
+def _written(chunking: ChunkOptions | None) -> str:
     return "" if chunking is None else json.dumps(asdict(chunking))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from ondol.core.chunk_options import Chunking
+from ondol.core.chunk_options import ChunkOptions
 from ondol.core.errors import Conflict, InvalidInput
 from ondol.core.events import DocumentIngested
 from ondol.core.types import FloatMatrix, ReadDocument
@@ -44,7 +44,7 @@ class DocumentStore(SearchedStore):
         embedder: str,
         dimensions: int,
         metadata: Mapping[str, Any] | None = None,
-        chunking: Chunking | None = None,
+        chunking: ChunkOptions | None = None,
         exist_ok: bool = False,
     ) -> Collection:
         """Make a collection and return it, or with ``exist_ok`` the one that is there, as it is.

@@ -28,14 +28,14 @@ _INT64 = 2**63
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class FilterCondition:
     """A WHERE clause over ``documents AS d`` with its parameters."""
 
     sql: str
     parameters: tuple[Any, ...]
 
 
-def compile_filter(filter: Mapping[str, Any] | None) -> Condition | None:
+def compile_filter(filter: Mapping[str, Any] | None) -> FilterCondition | None:
     """Return the filter as SQL, or ``None`` where there is nothing to filter by.
 
     Raises ``InvalidInput`` for an unknown operator, a value of a kind that cannot be compared, or
@@ -45,7 +45,7 @@ def compile_filter(filter: Mapping[str, Any] | None) -> Condition | None:
         return None
     if not isinstance(filter, Mapping):
         raise _invalid(f"filter is a {type(filter).__name__}; it must be an object", "")
-    clauses: list[Condition] = []
+    clauses: list[FilterCondition] = []
     for key, wanted in filter.items():
         path = _path(key)
         tests = wanted if isinstance(wanted, Mapping) else {"eq": wanted}
@@ -56,14 +56,14 @@ def compile_filter(filter: Mapping[str, Any] | None) -> Condition | None:
         raise _invalid(f"filter has {len(clauses)} conditions; at most {MAX_CONDITIONS}", "")
     if not clauses:
         return None
-    return Condition(
+    return FilterCondition(
         sql=" AND ".join(f"({clause.sql})" for clause in clauses),
         parameters=tuple(value for clause in clauses for value in clause.parameters),
     )
 
 
 def candidates(
-    connection: sqlite3.Connection, collection: int, condition: Condition
+    connection: sqlite3.Connection, collection: int, condition: FilterCondition
 ) -> NDArray[np.int64]:
     """Return the ids, ascending, of the chunks whose document meets the condition."""
     rows = connection.execute(candidate_sql(condition), (collection, *condition.parameters))
@@ -72,7 +72,7 @@ def candidates(
     return found
 
 
-def candidate_sql(condition: Condition) -> str:
+def candidate_sql(condition: FilterCondition) -> str:
     """Return the SELECT of those chunk ids; its parameters are the collection id, then the
     condition's."""
     return (
@@ -87,17 +87,19 @@ def _path(key: object) -> str:
     return f'$."{key}"'
 
 
-def _clause(key: str, path: str, operator: str, value: Any) -> Condition:
+def _clause(key: str, path: str, operator: str, value: Any) -> FilterCondition:
     if operator in ("eq", "ne"):
         equal = _equals(key, path, value)
-        return equal if operator == "eq" else Condition(f"NOT ({equal.sql})", equal.parameters)
+        return (
+            equal if operator == "eq" else FilterCondition(f"NOT ({equal.sql})", equal.parameters)
+        )
     if operator == "in":
         return _member(key, path, value)
     if operator == "exists":
         if not isinstance(value, bool):
             raise _invalid(f"filter {key!r} exists {value!r}: it must be true or false", key)
         word = "IS NOT NULL" if value else "IS NULL"
-        return Condition(f"json_type(d.metadata, ?) {word}", (path,))
+        return FilterCondition(f"json_type(d.metadata, ?) {word}", (path,))
     if operator in _RANGES:
         return _range(key, path, operator, value)
     raise InvalidInput(
@@ -107,32 +109,32 @@ def _clause(key: str, path: str, operator: str, value: Any) -> Condition:
     )
 
 
-def _equals(key: str, path: str, value: Any) -> Condition:
+def _equals(key: str, path: str, value: Any) -> FilterCondition:
     if value is None:
-        return Condition("coalesce(json_type(d.metadata, ?), 'null') = 'null'", (path,))
+        return FilterCondition("coalesce(json_type(d.metadata, ?), 'null') = 'null'", (path,))
     if isinstance(value, bool):
-        return Condition(
+        return FilterCondition(
             "coalesce(json_type(d.metadata, ?), '') = ?", (path, "true" if value else "false")
         )
     kind = _kind(key, value)
-    return Condition(
+    return FilterCondition(
         f"coalesce(json_type(d.metadata, ?) IN ({kind}) AND json_extract(d.metadata, ?) = ?, 0)",
         (path, path, value),
     )
 
 
-def _range(key: str, path: str, operator: str, value: Any) -> Condition:
+def _range(key: str, path: str, operator: str, value: Any) -> FilterCondition:
     if isinstance(value, bool):
         raise _invalid(f"filter {key!r} {operator} {value!r}: a number or a string", key)
     kind = _kind(key, value)
-    return Condition(
+    return FilterCondition(
         f"json_type(d.metadata, ?) IN ({kind}) "
         f"AND json_extract(d.metadata, ?) {_RANGES[operator]} ?",
         (path, path, value),
     )
 
 
-def _member(key: str, path: str, values: Any) -> Condition:
+def _member(key: str, path: str, values: Any) -> FilterCondition:
     if isinstance(values, str) or not isinstance(values, (list, tuple, set, frozenset)):
         raise _invalid(f"filter {key!r} in {values!r}: it must be a list", key)
     if len(values) > MAX_SET:
@@ -149,7 +151,7 @@ def _member(key: str, path: str, values: Any) -> Condition:
         for kind in ("'text'", "'integer', 'real'")
     ]
     parameters = (path, path, json.dumps(strings), path, path, json.dumps(numbers))
-    return Condition(" OR ".join(f"({test})" for test in tests), parameters)
+    return FilterCondition(" OR ".join(f"({test})" for test in tests), parameters)
 
 
 def _kind(key: str, value: Any) -> str:

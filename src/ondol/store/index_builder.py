@@ -13,7 +13,7 @@ from collections.abc import Callable
 _LOG = logging.getLogger("ondol.store")
 
 
-class Builder:
+class IndexBuilder:
     """Calls ``build(name)`` for every name wanted, in the order of wishing."""
 
     def __init__(self, build: Callable[[str], None]) -> None:

@@ -18,8 +18,8 @@ from ondol.core.errors import StoreError
 from ondol.store import collections, filters, lexical
 from ondol.store.collections import CollectionRow
 from ondol.store.database import Database
-from ondol.store.filters import Condition
-from ondol.store.index_builder import Builder
+from ondol.store.filters import FilterCondition
+from ondol.store.index_builder import IndexBuilder
 from ondol.store.matrix import Ids
 from ondol.store.postings import Postings
 from ondol.store.vector_search import read_ids
@@ -54,7 +54,7 @@ class LexicalIndex:
         self._postings: dict[int, Postings] = {}
         self._asked: set[int] = set()
         self._closing = False
-        self._builder = Builder(self._build)
+        self._builder = IndexBuilder(self._build)
 
     def search(
         self,
@@ -62,7 +62,7 @@ class LexicalIndex:
         tokens: Sequence[str],
         *,
         limit: int,
-        condition: Condition | None = None,
+        condition: FilterCondition | None = None,
         expansions: Sequence[str] = (),
     ) -> list[tuple[int, float]]:
         """Return up to ``limit`` (chunk, BM25) that hold any token, best first, ties by id."""
@@ -198,7 +198,7 @@ def _newer(connection: sqlite3.Connection, collection: int, last: int) -> int:
 
 
 def _allowed(
-    connection: sqlite3.Connection, found: CollectionRow, condition: Condition | None
+    connection: sqlite3.Connection, found: CollectionRow, condition: FilterCondition | None
 ) -> Ids | None:
     return None if condition is None else filters.candidates(connection, found.id, condition)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ondol.store.filters import Condition, candidate_sql
+from ondol.store.filters import FilterCondition, candidate_sql
 
 MAX_TERMS = 64  # a longer query keeps its rarest terms; see docs/concepts/storage.md
 
@@ -121,7 +121,7 @@ def search(
     asked: Asked,
     *,
     limit: int,
-    condition: Condition | None,
+    condition: FilterCondition | None,
 ) -> list[tuple[int, float]]:
     """Return up to ``limit`` (chunk id, BM25 score) that hold any term, best first, ties by id.
 
@@ -157,7 +157,7 @@ def _match(
     terms: Asked,
     *,
     limit: int,
-    condition: Condition | None,
+    condition: FilterCondition | None,
 ) -> list[tuple[int, float]]:
     # bm25() knows no weight of a phrase, but counts one that is asked for twice twice.
     unit = min(terms.values())

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ondol.core.chunk_options import Chunking
+from ondol.core.chunk_options import ChunkOptions
 from ondol.store import collections, document_rows, filters, texts
 from ondol.store.database import Database
 
@@ -136,7 +136,7 @@ class PassageStore:
                 for _, document, name, start, stop, vector in rows
             ]
 
-    def record(self, name: str, chunking: Chunking) -> None:
+    def record(self, name: str, chunking: ChunkOptions) -> None:
         """Note how documents are cut from now on; those that are there stay as they are."""
         with self._database.write() as connection:
             collections.set_chunking(connection, collections.find(connection, name).id, chunking)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ondol.core.chunk_options import Chunking
+from ondol.core.chunk_options import ChunkOptions
 from ondol.core.types import Page, Passage
 
 
@@ -28,7 +28,7 @@ class Collection:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     keywords: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
-    chunking: Chunking | None = None
+    chunking: ChunkOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)

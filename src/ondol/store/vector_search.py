@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ondol.core.errors import InvalidInput, StoreError
 from ondol.store.collections import CollectionRow
-from ondol.store.filters import Condition
+from ondol.store.filters import FilterCondition
 from ondol.store.matrix import Ids, Rows
 
 Hit = tuple[int, float]
@@ -68,7 +68,7 @@ class VectorSearch(Protocol):
         query: NDArray[np.float32],
         *,
         limit: int,
-        condition: Condition | None = None,
+        condition: FilterCondition | None = None,
     ) -> list[Hit]:
         """Return up to ``limit`` hits, best first, ties by id.
 

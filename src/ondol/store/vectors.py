@@ -24,7 +24,7 @@ from ondol.store import ann_graph as ann_file
 from ondol.store import collections, filters, vector_file
 from ondol.store.collections import CollectionRow
 from ondol.store.database import Database
-from ondol.store.filters import Condition
+from ondol.store.filters import FilterCondition
 from ondol.store.matrix import Ids, Matrix, Segment
 from ondol.store.vector_file import VectorFile
 from ondol.store.vector_search import (
@@ -65,14 +65,14 @@ class VectorIndex:
         query: NDArray[np.float32],
         *,
         limit: int,
-        condition: Condition | None = None,
+        condition: FilterCondition | None = None,
     ) -> list[Hit]:
         """Return up to ``limit`` (chunk, cosine), best first, ties by id; exact."""
         _, matrix, allowed = self.view(collection, query, condition=condition)
         return matrix.nearest(query, limit=limit, allowed=allowed)
 
     def view(
-        self, collection: str, query: NDArray[np.float32], *, condition: Condition | None
+        self, collection: str, query: NDArray[np.float32], *, condition: FilterCondition | None
     ) -> tuple[CollectionRow, Matrix, Ids | None]:
         """Return the matrix of now and, with a condition, the ids that meet it, of one moment."""
 

@@ -21,8 +21,8 @@ from ondol.store import ann_graph as ann_file
 from ondol.store import collections, vector_file
 from ondol.store.ann_graph import LIBRARY, Graph
 from ondol.store.database import Database
-from ondol.store.filters import Condition
-from ondol.store.index_builder import Builder
+from ondol.store.filters import FilterCondition
+from ondol.store.index_builder import IndexBuilder
 from ondol.store.matrix import Ids, Matrix
 from ondol.store.vector_search import Contents, Hit, VectorState, row_hashes
 from ondol.store.vectors import VectorIndex
@@ -81,7 +81,7 @@ class AnnVectors:
         self._age: dict[int, int] = {}  # how often a collection was forgotten
         self._approximate: Counter[int] = Counter()
         self._closing = False
-        self._builder = Builder(self._build) if background else None
+        self._builder = IndexBuilder(self._build) if background else None
 
     def nearest(
         self,
@@ -89,7 +89,7 @@ class AnnVectors:
         query: NDArray[np.float32],
         *,
         limit: int,
-        condition: Condition | None = None,
+        condition: FilterCondition | None = None,
     ) -> list[Hit]:
         """Return up to ``limit`` (chunk, cosine), best first, ties by id.
 

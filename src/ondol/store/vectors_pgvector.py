@@ -22,8 +22,8 @@ from ondol.core.errors import StoreError
 from ondol.store import collections, filters
 from ondol.store.collections import CollectionRow
 from ondol.store.database import Database
-from ondol.store.filters import Condition
-from ondol.store.index_builder import Builder
+from ondol.store.filters import FilterCondition
+from ondol.store.index_builder import IndexBuilder
 from ondol.store.matrix import Ids, Matrix
 from ondol.store.pgvector_table import Connections, Table, as_array
 from ondol.store.vector_search import (
@@ -71,7 +71,7 @@ class PgVectors:
         self._guard = threading.Lock()
         self._seen: dict[int, set[str]] = {}
         self._approximate: Counter[int] = Counter()
-        self._builder = Builder(self.refresh) if background else None
+        self._builder = IndexBuilder(self.refresh) if background else None
 
     def nearest(
         self,
@@ -79,7 +79,7 @@ class PgVectors:
         query: NDArray[np.float32],
         *,
         limit: int,
-        condition: Condition | None = None,
+        condition: FilterCondition | None = None,
     ) -> list[Hit]:
         """Return up to ``limit`` (chunk, cosine), best first, ties by id."""
         hits = self._answer(collection, query, limit=limit, condition=condition, whole=False)
@@ -97,7 +97,7 @@ class PgVectors:
         query: NDArray[np.float32],
         *,
         limit: int,
-        condition: Condition | None,
+        condition: FilterCondition | None,
         whole: bool,
     ) -> list[Hit] | None:
         """Return the hits, or ``None`` where the table cannot say and ``whole`` is not allowed.

@@ -34,7 +34,7 @@ from ondol.language.char_ngrams import Grams, hashed_grams
 from ondol.tasks.classifier import Classifier, Floats, Head, load_classifier, logits, softmax
 from ondol.tasks.declaration import Task
 from ondol.tasks.logistic import FitOptions, trained
-from ondol.tasks.step_context import Workbench
+from ondol.tasks.step_context import StepContext
 from ondol.tasks.steps.classify import ClassifyParameters
 
 _MOST_SEEN = 0.1  # short texts ("good") occur everywhere; one example in ten does not by chance
@@ -319,7 +319,7 @@ async def train(
     rows: Sequence[Mapping[str, Any]],
     *,
     language: str,
-    bench: Workbench,
+    bench: StepContext,
     about: str = "",
 ) -> Trained:
     """Train on ``rows`` of ``text``, ``label`` and perhaps ``group``; raises ``InvalidInput``."""

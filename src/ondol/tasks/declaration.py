@@ -20,7 +20,7 @@ LANGUAGES: tuple[Language, ...] = ("ko", "en")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TaskLimits:
     """The bounds of one run; beyond them an input is refused, or a run ends."""
 
     max_items: int = 2_000
@@ -63,7 +63,7 @@ class Task:
     input: Mapping[str, Any]
     output: Mapping[str, Any]
     notice: Mapping[str, str]
-    limits: Limits
+    limits: TaskLimits
     entries: EntriesRule | None
     steps: Sequence[StepDeclaration]
     prompts: Mapping[tuple[str, str], Prompt] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class Pack:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class PackProblem:
     """What is wrong with a pack: where, which rule, and what to do about it."""
 
     file: str

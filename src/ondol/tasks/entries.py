@@ -17,8 +17,8 @@ from ondol.answers.directives import directing, directs
 from ondol.core.errors import InvalidInput, TextTooLong, TooManyItems
 from ondol.language.sentences import split_sentences
 from ondol.tasks.declaration import Task
-from ondol.tasks.step_context import Workbench
-from ondol.tasks.task_run import Entry, Run
+from ondol.tasks.step_context import StepContext
+from ondol.tasks.task_run import Entry, TaskRun
 
 
 def check_bounds(task: Task, input: Mapping[str, Any]) -> None:
@@ -45,7 +45,7 @@ def check_bounds(task: Task, input: Mapping[str, Any]) -> None:
         )
 
 
-async def with_entries(run: Run, bench: Workbench) -> Run:
+async def with_entries(run: TaskRun, bench: StepContext) -> TaskRun:
     """Return ``run`` with the entries of its input; raises ``InvalidInput`` where there are none."""
     rule = run.task.entries
     if rule is None:
@@ -73,7 +73,7 @@ async def with_entries(run: Run, bench: Workbench) -> Run:
     return replace(run, entries=kept)
 
 
-def _without(run: Run, entries: Sequence[Entry]) -> Any:
+def _without(run: TaskRun, entries: Sequence[Entry]) -> Any:
     if run.vectors is None:
         return None
     return run.vectors[[i for i, entry in enumerate(entries) if entry.text.strip()]]
@@ -102,7 +102,7 @@ def _sentences(text: str, marker: str) -> list[Entry]:
     ]
 
 
-async def _stored(run: Run, bench: Workbench, marker: str) -> tuple[Run, list[Entry]]:
+async def _stored(run: TaskRun, bench: StepContext, marker: str) -> tuple[TaskRun, list[Entry]]:
     name = str(run.input["collection"])
     passages = bench.services.store.passages
     rows = await asyncio.to_thread(

@@ -7,6 +7,7 @@ by how much they tell the labels apart before any weight is learned (Wang and Ma
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,19 +61,12 @@ def trained(
     gain = grams.scale * options.gram_gain
     strength = _strength(owners, features, targets, wide, options)
     values = gain[owners] * strength[features]
-    counts = np.bincount(targets[used], minlength=wide)
-    weight = (counts.sum() / (wide * np.maximum(counts, 1))) ** options.balance
-    importance = np.where(used, weight[targets], 0.0)
-    importance /= importance.sum()
+    importance = _importance(targets, used, wide, options)
     onehot = np.eye(wide)[targets]
     texts = len(targets)
-    penalty = np.concatenate(
-        [
-            np.full(width * wide, options.dense_penalty),
-            np.full(slots * wide, options.gram_penalty),
-            np.zeros(wide),
-        ]
-    ) / max(int(used.sum()), 1)
+    sizes = (width * wide, slots * wide, wide)
+    penalty = np.repeat((options.dense_penalty, options.gram_penalty, 0.0), sizes)
+    penalty /= max(int(used.sum()), 1)
     dense_rows = None if rows is None else rows.astype(np.float64)
 
     def objective(place: Floats) -> tuple[float, Floats]:
@@ -101,22 +95,36 @@ def trained(
         gradient = np.concatenate([part.reshape(-1) for part in slope]) + penalty * place
         return loss + 0.5 * float(penalty @ (place * place)), gradient
 
-    with needs_extra("lab"):
-        from scipy.optimize import minimize
-    best = minimize(
-        objective,
-        np.zeros((width + slots + 1) * wide),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": options.rounds, "ftol": _ENOUGH},
-    )
-    dense, gram, bias = _split(best.x, width, slots, wide)
+    best = _lowest(objective, np.zeros((width + slots + 1) * wide), rounds=options.rounds)
+    dense, gram, bias = _split(best, width, slots, wide)
     return Head(
         dense=dense.astype(np.float32),
         grams=(gram * strength[:, None] * options.gram_gain).astype(np.float32),
         bias=bias.astype(np.float32),
         temperature=1.0,
     )
+
+
+def _lowest(
+    objective: Callable[[Floats], tuple[float, Floats]], start: Floats, *, rounds: int
+) -> Floats:
+    """Return the place of the least value of ``objective`` (value and gradient) by L-BFGS."""
+    with needs_extra("lab"):
+        from scipy.optimize import minimize
+    limits = {"maxiter": rounds, "ftol": _ENOUGH}
+    best: Floats = minimize(objective, start, jac=True, method="L-BFGS-B", options=limits).x
+    return best
+
+
+def _importance(
+    targets: NDArray[np.int64], used: NDArray[np.bool_], wide: int, options: FitOptions
+) -> Floats:
+    """Return how much each text counts, rare labels more; the sum is 1."""
+    counts = np.bincount(targets[used], minlength=wide)
+    weight = (counts.sum() / (wide * np.maximum(counts, 1))) ** options.balance
+    importance = np.where(used, weight[targets], 0.0)
+    share: Floats = importance / importance.sum()
+    return share
 
 
 def _strength(

@@ -26,11 +26,11 @@ from ondol.tasks.declaration import (
     LANGUAGES,
     EntriesRule,
     Language,
-    Limits,
     Pack,
-    Problem,
+    PackProblem,
     StepDeclaration,
     Task,
+    TaskLimits,
 )
 from ondol.tasks.json_schema import faults_of
 from ondol.tasks.steps import STEPS
@@ -92,7 +92,7 @@ def strange_languages(texts: Mapping[str, str]) -> list[str]:
     return sorted(set(texts) - set(LANGUAGES))
 
 
-def shape_problems(file: str, error: ValidationError, *, at: str = "") -> Iterator[Problem]:
+def shape_problems(file: str, error: ValidationError, *, at: str = "") -> Iterator[PackProblem]:
     """Yield a problem for everything pydantic found."""
     for one in error.errors():
         key = at + ".".join(str(part) for part in one["loc"])
@@ -101,7 +101,7 @@ def shape_problems(file: str, error: ValidationError, *, at: str = "") -> Iterat
             "the key is unknown" if unknown else f"{one['msg']} (it is {str(one['input'])[:60]!r})"
         )
         remedy = "take it out, or mend its spelling" if unknown else "see docs/guides/packs.md"
-        yield Problem(file, key.rstrip("."), rule, remedy)
+        yield PackProblem(file, key.rstrip("."), rule, remedy)
 
 
 PACK_FILE = "pack.toml"
@@ -109,7 +109,7 @@ _MOST_BYTES = 1_000_000
 _CODE = (".py", ".pyc", ".so", ".pyd", ".pkl", ".pickle")
 
 
-def check_pack(folder: Path, *, built_in: bool = False) -> list[Problem]:
+def check_pack(folder: Path, *, built_in: bool = False) -> list[PackProblem]:
     """Return everything wrong with the pack in ``folder``; nothing where it may be used."""
     return _Reading(folder, built_in=built_in).read()[1]
 
@@ -135,9 +135,9 @@ class _Reading:
 
     folder: Path
     built_in: bool = False
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[PackProblem] = field(default_factory=list)
 
-    def read(self) -> tuple[Pack | None, list[Problem]]:
+    def read(self) -> tuple[Pack | None, list[PackProblem]]:
         table = self._table()
         if table is None:
             return None, self.problems
@@ -163,7 +163,7 @@ class _Reading:
         )
 
     def _say(self, file: str, key: str, rule: str, remedy: str) -> None:
-        self.problems.append(Problem(file, key, rule, remedy))
+        self.problems.append(PackProblem(file, key, rule, remedy))
 
     def _table(self) -> PackTable | None:
         text = self._text(PACK_FILE, "", "write a pack.toml; see docs/guides/packs.md")
@@ -233,7 +233,7 @@ class _Reading:
             input=input,
             output=output,
             notice=row.notice,
-            limits=Limits(**row.limits.model_dump()),
+            limits=TaskLimits(**row.limits.model_dump()),
             entries=entries,
             steps=tuple(steps),
             prompts=prompts,

@@ -20,14 +20,14 @@ from ondol.tasks.pack_file import PACK_FILE, read_pack
 _log = logging.getLogger("ondol.tasks")
 
 
-class PackShelf:
+class PackLibrary:
     """The packs of one process, read once."""
 
     def __init__(self, packs: Sequence[Pack]) -> None:
         self.packs: dict[str, Pack] = {pack.name: pack for pack in packs}
 
     @classmethod
-    def open(cls, home: Path, folders: Sequence[str] = ()) -> PackShelf:
+    def open(cls, home: Path, folders: Sequence[str] = ()) -> PackLibrary:
         """Read the shipped packs, those in ``home/packs`` and in ``folders``, later ones first in rank.
 
         Raises ``InvalidInput`` for a pack that cannot be used and ``NotFound`` for a folder that is

@@ -24,7 +24,7 @@ from ondol.search.retrieval import RetrievalService
 from ondol.store.documents import DocumentStore
 from ondol.tasks.classifier import Classifier, load_classifier
 from ondol.tasks.declaration import Task
-from ondol.tasks.task_run import Run
+from ondol.tasks.task_run import TaskRun
 
 _AT_ONCE = 256
 
@@ -42,7 +42,7 @@ class Services(Protocol):
     def store(self) -> DocumentStore: ...
 
 
-class Workbench:
+class StepContext:
     """Hands steps what they need; ``home`` may hold classifiers of the user's own."""
 
     def __init__(
@@ -106,7 +106,7 @@ class Workbench:
             self._lexicons[key] = AspectLexicon(table)
         return self._lexicons[key]
 
-    async def with_vectors(self, run: Run) -> tuple[Run, FloatMatrix]:
+    async def with_vectors(self, run: TaskRun) -> tuple[TaskRun, FloatMatrix]:
         """Return the run with its entries' vectors, made now unless they were there."""
         if run.vectors is not None:
             return run, run.vectors

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ondol.core.events import Timing
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.types import FloatMatrix, Usage
 from ondol.tasks.declaration import Language, Task
 
@@ -45,7 +45,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class TaskEvidence:
     """What a marker stands for: a review by ``id``, or a place in a document with its words."""
 
     marker: str
@@ -85,20 +85,20 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TaskRun:
     """The state of a run. ``values`` fill templates; ``lines`` are the data of a prompt,
     ``shown`` the markers in them."""
 
     task: Task
     language: Language
     input: Mapping[str, Any]
-    terms: Terms
+    terms: RequestTerms
     timing: Timing
     entries: tuple[Entry, ...] = ()
     vectors: FloatMatrix | None = None
     groups: tuple[Group, ...] = ()
     chosen: tuple[int, ...] = ()
-    evidence: Mapping[str, Evidence] = field(default_factory=dict)
+    evidence: Mapping[str, TaskEvidence] = field(default_factory=dict)
     shown: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
     values: Mapping[str, str] = field(default_factory=dict)
@@ -109,19 +109,19 @@ class Run:
     warnings: tuple[str, ...] = ()
     model: str = ""
 
-    def adding(self, **result: Any) -> Run:
+    def adding(self, **result: Any) -> TaskRun:
         """Return the run with more of its result."""
         return replace(self, result={**self.result, **result})
 
-    def telling(self, **values: str) -> Run:
+    def telling(self, **values: str) -> TaskRun:
         """Return the run with more fields for templates."""
         return replace(self, values={**self.values, **values})
 
-    def warned(self, *warnings: str) -> Run:
+    def warned(self, *warnings: str) -> TaskRun:
         """Return the run with more warnings, each once."""
         return replace(self, warnings=tuple(dict.fromkeys([*self.warnings, *warnings])))
 
-    def spent(self, usage: Usage) -> Run:
+    def spent(self, usage: Usage) -> TaskRun:
         """Return the run with more tokens used."""
         return replace(
             self,

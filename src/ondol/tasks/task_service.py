@@ -15,17 +15,17 @@ from typing import Any
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import BackendError, DeadlineExceeded, InvalidInput
 from ondol.core.events import Timing
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.types import Usage
 from ondol.language.language import detect
 from ondol.tasks.classifier_training import Trained, train
 from ondol.tasks.declaration import Language, Task
 from ondol.tasks.entries import check_bounds, with_entries
 from ondol.tasks.json_schema import misfits, told
-from ondol.tasks.pack_library import PackShelf
-from ondol.tasks.step_context import Workbench
+from ondol.tasks.pack_library import PackLibrary
+from ondol.tasks.step_context import StepContext
 from ondol.tasks.steps import STEPS
-from ondol.tasks.task_run import Run
+from ondol.tasks.task_run import TaskRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,9 @@ _SAMPLED = 20
 class TaskService:
     """The tasks of ``shelf``, run with ``bench``."""
 
-    def __init__(self, shelf: PackShelf, bench: Workbench, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, shelf: PackLibrary, bench: StepContext, *, clock: Clock | None = None
+    ) -> None:
         self._shelf = shelf
         self._bench = bench
         self._clock = clock or SystemClock()
@@ -111,7 +113,7 @@ class TaskService:
         name: str | Task,
         input: Any,
         *,
-        terms: Terms | None = None,
+        terms: RequestTerms | None = None,
         timing: Timing | None = None,
     ) -> TaskResult:
         """Run one task on one input.
@@ -121,11 +123,11 @@ class TaskService:
         """
         task = name if isinstance(name, Task) else self._shelf.task(name)
         input = _validated(task, input)
-        run = Run(
+        run = TaskRun(
             task=task,
             language=_language(task, input),
             input=input,
-            terms=terms or Terms(lane=task.lane),
+            terms=terms or RequestTerms(lane=task.lane),
             timing=timing or Timing(),
         )
         started = self._clock.monotonic()
@@ -150,7 +152,7 @@ class TaskService:
             self._shelf.task(name), rows, language=language, bench=self._bench, about=about
         )
 
-    async def _stepped(self, run: Run) -> Run:
+    async def _stepped(self, run: TaskRun) -> TaskRun:
         run = await with_entries(run, self._bench)
         if run.entries:
             # Where they lie in a collection, its name was all there was to go by.
@@ -221,7 +223,7 @@ def _nothing(schema: Mapping[str, Any]) -> Any:
 _MISSING = object()
 
 
-def _finished(run: Run) -> TaskResult:
+def _finished(run: TaskRun) -> TaskResult:
     """Return the run as a result; what the schema does not name stays inside."""
     properties: Mapping[str, Any] = run.task.output.get("properties", {})
     nothing = {key: _nothing(inner) for key, inner in properties.items()}

@@ -22,19 +22,19 @@ _UNTOLD = 2**64 - 1
 _MOST_PROCESSES = 256
 
 
-class Utilization(Structure):
+class GpuUtilization(Structure):
     """``nvmlUtilization_t``: percent of the last sampling period, up to a second."""
 
     _fields_ = (("gpu", c_uint), ("memory", c_uint))
 
 
-class Memory(Structure):
+class GpuMemory(Structure):
     """``nvmlMemory_t``, in bytes."""
 
     _fields_ = (("total", c_ulonglong), ("free", c_ulonglong), ("used", c_ulonglong))
 
 
-class Process(Structure):
+class GpuProcess(Structure):
     """``nvmlProcessInfo_t`` as ``nvmlDeviceGetComputeRunningProcesses_v3`` fills it."""
 
     _fields_ = (
@@ -111,7 +111,7 @@ class Gpus:
         return handle
 
     def _sample(self, device: c_void_p) -> GpuSample:
-        load, memory = Utilization(), Memory()
+        load, memory = GpuUtilization(), GpuMemory()
         busy = self._told("nvmlDeviceGetUtilizationRates", device, byref(load))
         held = self._told("nvmlDeviceGetMemoryInfo", device, byref(memory))
         return GpuSample(
@@ -123,7 +123,7 @@ class Gpus:
 
     def _processes(self, device: c_void_p) -> dict[int, int]:
         count = c_uint(_MOST_PROCESSES)
-        listed = (Process * _MOST_PROCESSES)()
+        listed = (GpuProcess * _MOST_PROCESSES)()
         if not self._told(
             "nvmlDeviceGetComputeRunningProcesses_v3", device, byref(count), byref(listed)
         ):

@@ -38,7 +38,7 @@ from ondol.core.settings.lane_sections import LANES
 from ondol.core.settings.operation_sections import TelemetrySettings
 from ondol.telemetry.goodput import Goodput
 from ondol.telemetry.logs import RequestLog
-from ondol.telemetry.readings import JOBS, Readings, Sources
+from ondol.telemetry.readings import JOBS, Readings, ReadingSources
 from ondol.telemetry.series import MODEL_STATES, MODELS, REQUESTS, STATE, Series
 from ondol.telemetry.tracing import Tracing
 
@@ -54,8 +54,8 @@ class Metrics:
     ``sources`` says where lanes, goodput, usage and the recorder are read; set them any time.
     """
 
-    def __init__(self, sources: Sources | None = None) -> None:
-        self.sources = sources or Sources()
+    def __init__(self, sources: ReadingSources | None = None) -> None:
+        self.sources = sources or ReadingSources()
         self._registry = CollectorRegistry(auto_describe=True)
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
@@ -261,7 +261,7 @@ class Listeners:
 
     def __init__(self, settings: TelemetrySettings, *, clock: Clock) -> None:
         self.goodput = Goodput(clock=clock)
-        self.metrics = Metrics(Sources(goodput=self.goodput.snapshot))
+        self.metrics = Metrics(ReadingSources(goodput=self.goodput.snapshot))
         self._tracing = (
             Tracing.to(settings.otlp_endpoint, clock=clock) if settings.otlp_endpoint else None
         )

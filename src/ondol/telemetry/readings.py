@@ -1,6 +1,6 @@
 """What is looked up when ``/metrics`` is asked for: lanes, goodput, usage, the recorder, the process.
 
-Where each figure comes from is set from outside (``Sources``), any time; what is not set is not
+Where each figure comes from is set from outside (``ReadingSources``), any time; what is not set is not
 shown, except goodput. A source that fails is logged and left out of that answer.
 
 The rows of the metrics table about jobs, and how they are looked up.
@@ -27,7 +27,7 @@ from typing import TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ondol.core.machine import Usage
+from ondol.core.machine import MachineUsage
 from ondol.core.process import resident_bytes
 from ondol.telemetry.goodput import LaneFigures
 from ondol.telemetry.recorder import RecorderStats
@@ -106,12 +106,12 @@ class LaneLoad:
 
 
 @dataclass
-class Sources:
+class ReadingSources:
     """Where readings come from; each is called in the thread that looks, ``jobs`` in the one that renders."""
 
     lanes: Callable[[], Mapping[str, LaneLoad]] | None = None
     goodput: Callable[[], Mapping[str, Mapping[str, LaneFigures]]] | None = None
-    usage: Callable[[], Usage] | None = None
+    usage: Callable[[], MachineUsage] | None = None
     recorder: Callable[[], RecorderStats] | None = None
     jobs: Callable[[], JobFigures | None] | None = None
 
@@ -119,7 +119,7 @@ class Sources:
 class Readings:
     """The ``read`` rows of the table."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: ReadingSources) -> None:
         self._sources = sources
 
     def collect(self) -> Iterator[Metric]:
@@ -177,7 +177,7 @@ def _goodput(families: _Families, lanes: Mapping[str, Mapping[str, LaneFigures]]
                 )
 
 
-def _usage(families: _Families, usage: Usage | None) -> None:
+def _usage(families: _Families, usage: MachineUsage | None) -> None:
     if usage is not None:
         for resource, share in asdict(usage).items():
             if share is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ondol.core.clock import Clock, SystemClock
-from ondol.core.machine import CpuQuota, Usage, cpu_quota, memory_bytes, own_cpus
+from ondol.core.machine import CpuQuota, MachineUsage, cpu_quota, memory_bytes, own_cpus
 from ondol.telemetry.gpu import Gpus, GpuSample
 from ondol.telemetry.readings import PROC, cpu_seconds, tree, waiting_seconds
 
@@ -33,7 +33,7 @@ class _CpuTimes:
 
 
 class UsageReader:
-    """Reads ``Usage``; processor shares cover the time since the read before, so the first has none.
+    """Reads ``MachineUsage``; processor shares cover the time since the read before, so the first has none.
 
     ``pid`` is the root of the service's process tree: this process, another's, or ``None`` when it
     is not known; then nothing can be said of what is the service's own. One thread at a time.
@@ -59,7 +59,7 @@ class UsageReader:
         self._memory = memory
         self._before: _CpuTimes | None = None
 
-    def read(self) -> Usage:
+    def read(self) -> MachineUsage:
         """Take one sample; some milliseconds."""
         pid = self._pid()
         own = frozenset() if pid is None else tree(pid, proc=self._proc)
@@ -68,7 +68,7 @@ class UsageReader:
         cpu, mine, lost = (None, None, None) if before is None else _shares(before, now)
         total, available = self._memory()
         gpus = [] if self._gpus is None else self._gpus.sample()
-        return Usage(
+        return MachineUsage(
             memory=1 - available / total if total else None,
             cpu=cpu,
             cpu_own=mine,
@@ -91,7 +91,7 @@ class UsageReader:
 
 
 def _shares(before: _CpuTimes, now: _CpuTimes) -> tuple[float | None, float | None, float | None]:
-    """Return (busy, ours, lost to others) between two reads; see ``Usage``.
+    """Return (busy, ours, lost to others) between two reads; see ``MachineUsage``.
 
     Busy is what we had and all that others had of our cores: programs, neighbours in our cgroup, a
     host's other guests. Lost is what we waited for, as far as others had it. That others are busy

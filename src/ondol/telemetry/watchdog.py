@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ondol.core.clock import Clock
-from ondol.core.machine import Usage
+from ondol.core.machine import MachineUsage
 from ondol.core.settings.operation_sections import WatchdogSettings
 
 Action = Literal["none", "unload", "exit", "command"]
@@ -52,7 +52,7 @@ class ServiceLoad:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class IdleEvidence:
     """What a decision rests on.
 
     ``gpu`` and ``service`` are shares of the last look (``service`` of the cores the service may
@@ -79,7 +79,7 @@ class Decision:
     verdict: Verdict
     action: Action
     reason: str
-    evidence: Evidence
+    evidence: IdleEvidence
 
 
 class IdleWatch:
@@ -94,7 +94,7 @@ class IdleWatch:
         self._busiest = 0.0
         self._acted = False
 
-    def look(self, load: ServiceLoad | None, usage: Usage) -> Decision:
+    def look(self, load: ServiceLoad | None, usage: MachineUsage) -> Decision:
         """Judge one look; the action falls due at most once in an idle time."""
         now = self._clock.monotonic()
         if now - self._looked_at > _MISSED_LOOKS * self._settings.sample_seconds:
@@ -116,14 +116,14 @@ class IdleWatch:
         return self._asleep(now - self._since, load, usage)
 
     def _awake(
-        self, verdict: Verdict, reason: str, load: ServiceLoad | None, usage: Usage
+        self, verdict: Verdict, reason: str, load: ServiceLoad | None, usage: MachineUsage
     ) -> Decision:
         self._since, self._looks, self._busiest = None, 0, 0.0
         # A service that no longer answers has done nothing: only work arms the action again.
         self._acted = self._acted and verdict == "unknown"
         return Decision(verdict, self._settings.action, reason, self._evidence(0.0, load, usage))
 
-    def _asleep(self, seconds: float, load: ServiceLoad, usage: Usage) -> Decision:
+    def _asleep(self, seconds: float, load: ServiceLoad, usage: MachineUsage) -> Decision:
         wanted = self._settings.idle_seconds
         verdict: Verdict = "idle"
         reason = f"idle for {seconds:.0f} s of {wanted:g} s"
@@ -134,13 +134,15 @@ class IdleWatch:
         evidence = self._evidence(seconds, load, usage)
         return Decision(verdict, self._settings.action, reason, evidence)
 
-    def _evidence(self, seconds: float, load: ServiceLoad | None, usage: Usage) -> Evidence:
+    def _evidence(
+        self, seconds: float, load: ServiceLoad | None, usage: MachineUsage
+    ) -> IdleEvidence:
         known: dict[Source, bool] = {
             "gpu": usage.gpu is not None,
             "processor": usage.cpu_own is not None,
             "requests": load is not None,
         }
-        return Evidence(
+        return IdleEvidence(
             running=None if load is None else load.running,
             queued=None if load is None else load.queued,
             gpu=usage.gpu,

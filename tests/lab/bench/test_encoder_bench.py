@@ -14,7 +14,7 @@ from ondol.core.settings.sections import ModelSettings
 from ondol.lab.bench import encoder_bench as encoders
 from ondol.lab.bench.encoder_bench import (
     BUDGETS,
-    Plan,
+    BenchPlan,
     embedding_work,
     planned,
     recommended,
@@ -46,7 +46,12 @@ def silent(note: str) -> None:
 def test_an_embedding_bench_has_the_contracts_keys() -> None:
     subject = fake("embedder")
     found = encoders.run(
-        subject, None, embedding_work(subject, TEXTS), Plan(CHOSEN, None, 1), cores=1, note=silent
+        subject,
+        None,
+        embedding_work(subject, TEXTS),
+        BenchPlan(CHOSEN, None, 1),
+        cores=1,
+        note=silent,
     )
     assert found["form"] == "fake"
     assert found["texts"] == found["lone_requests"] == 24
@@ -66,7 +71,12 @@ def test_a_reranking_bench_asks_one_list_a_request() -> None:
     lists = [JudgedList("red gate", ("red gate opens", "blue", "a gate")), JudgedList("b", ("c",))]
     query = Chosen(form="other", threads=1, token_budget=64)
     found = encoders.run(
-        fake("reranker"), None, reranking_work(lists), Plan(CHOSEN, query, 1), cores=1, note=silent
+        fake("reranker"),
+        None,
+        reranking_work(lists),
+        BenchPlan(CHOSEN, query, 1),
+        cores=1,
+        note=silent,
     )
     assert (found["texts"], found["lone_requests"]) == (4, 2)
     assert found["fidelity"]["kendall_tau"] == pytest.approx(1.0)

@@ -9,7 +9,7 @@ import pytest
 from tests.lab.bench.chat_server import Answer, chat_server
 
 from ondol.lab.bench.load_figures import Promise, figures
-from ondol.lab.bench.load_plan import Manner, Run, Shot, Target, ask
+from ondol.lab.bench.load_plan import LoadRun, Manner, Shot, Target, ask
 from ondol.lab.bench.load_prompts import messages_of
 from ondol.lab.bench.request_trace import Row
 
@@ -131,7 +131,7 @@ def test_leavers_and_time_outs_hang_up() -> None:
 def test_nobody_there_is_a_failure_of_each_request() -> None:
     with chat_server() as server:
         url = server.url
-    run: Run = ask(target(url), shots(2))
+    run: LoadRun = ask(target(url), shots(2))
     assert [one.outcome for one in run.seen] == ["failed", "failed"]
     assert run.seen[0].code == "ConnectionRefusedError"
 

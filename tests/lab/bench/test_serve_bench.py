@@ -23,7 +23,7 @@ from ondol.lab.bench.load_figures import Promise
 from ondol.lab.bench.load_measuring import tokens_within
 from ondol.lab.bench.load_plan import Arrivals, Target
 from ondol.lab.bench.request_trace import Row
-from ondol.lab.bench.serve_bench import ALONE, Load, ServeBench, Server, Terms
+from ondol.lab.bench.serve_bench import ALONE, ServeBench, ServeLoad, Server, ServeTerms
 
 ROWS = tuple(Row(float(n), 30 + n, 2 + n % 3) for n in range(30))
 
@@ -55,7 +55,7 @@ class Fleet:
             yield Fake(server)
 
 
-def terms(**more: Any) -> Terms:
+def terms(**more: Any) -> ServeTerms:
     given: dict[str, Any] = {
         "model": "fake",
         "policies": ("slo", "fifo"),
@@ -66,10 +66,10 @@ def terms(**more: Any) -> Terms:
         "deadline_ms": 2000,
         **more,
     }
-    return Terms(**given)
+    return ServeTerms(**given)
 
 
-def bench(load: Load, fleet: Fleet, **more: Any) -> dict[str, Any]:
+def bench(load: ServeLoad, fleet: Fleet, **more: Any) -> dict[str, Any]:
     return ServeBench(load, terms(**more), start=fleet, note=lambda _: None).run()
 
 
@@ -85,7 +85,7 @@ def said(server: ChatServer) -> list[str]:
 
 def test_every_policy_replays_the_same_schedule_on_a_fresh_server_in_turn() -> None:
     fleet = Fleet()
-    load = Load(ROWS, Arrivals("burst", size=3, every=0.01), rates=(50.0,), count=9, warm_up=2)
+    load = ServeLoad(ROWS, Arrivals("burst", size=3, every=0.01), rates=(50.0,), count=9, warm_up=2)
     found = bench(load, fleet)
     assert fleet.started == [ALONE, "slo", "fifo"]
     slo, fifo = (said(server) for server in fleet.servers[1:])
@@ -104,7 +104,7 @@ def test_every_policy_replays_the_same_schedule_on_a_fresh_server_in_turn() -> N
 
 def test_loads_are_shares_of_the_capacity_and_policies_take_turns() -> None:
     fleet = Fleet()
-    load = Load(ROWS, Arrivals(), loads=(0.5, 1.0), count=4, capacity_requests=6, warm_up=0)
+    load = ServeLoad(ROWS, Arrivals(), loads=(0.5, 1.0), count=4, capacity_requests=6, warm_up=0)
     found = bench(load, fleet)
     assert fleet.started == [ALONE, "slo", "fifo", "fifo", "slo"]
     assert [round(run["load"], 6) for run in found["runs"]] == [0.5, 0.5, 1.0, 1.0]
@@ -118,7 +118,7 @@ def test_what_one_policy_refuses_is_its_own_figure() -> None:
         return Answer(429, retry_after="1") if number % 2 else Answer()
 
     fleet = Fleet(slo=every_second)
-    load = Load(ROWS, Arrivals("burst"), count=8, warm_up=0)
+    load = ServeLoad(ROWS, Arrivals("burst"), count=8, warm_up=0)
     found = bench(load, fleet)["policies"]
     assert (found["slo"]["rejected"], found["fifo"]["rejected"]) == (4, 0)
     assert found["slo"]["attainment_offered"] == 0.5
@@ -132,7 +132,7 @@ def test_the_scale_follows_the_measured_prefill() -> None:
     assert tokens_within(ladder, 0.05) == pytest.approx(50)
     assert tokens_within(ladder, 1.2) == pytest.approx(500)
     fleet = Fleet()
-    load = Load(ROWS, Arrivals("burst"), count=4, warm_up=0, median_prefill=0.5)
+    load = ServeLoad(ROWS, Arrivals("burst"), count=4, warm_up=0, median_prefill=0.5)
     found = bench(load, fleet, policies=("fifo",))
     assert found["scale"] > 0
     assert [row["prompt_tokens"] for row in found["prefill_alone"]] == [64, 128, 256, 512, 1024]
@@ -143,7 +143,7 @@ def test_a_server_that_refuses_everything_cannot_be_measured() -> None:
         return Answer(429, retry_after="1")
 
     with pytest.raises(BackendError, match="answered 429"):
-        bench(Load(ROWS, Arrivals()), Fleet(alone=refuse))
+        bench(ServeLoad(ROWS, Arrivals()), Fleet(alone=refuse))
 
 
 def test_generate_compares_both_sides_with_the_same_texts() -> None:

@@ -17,7 +17,7 @@ from tests.korean_model import shared_analyzer
 from ondol.app.components import Parts
 from ondol.app.container import Container
 from ondol.app.scratch import PREFIX, scratch_folder
-from ondol.core.chunk_options import Chunking
+from ondol.core.chunk_options import ChunkOptions
 from ondol.core.clock import SystemClock
 from ondol.core.errors import BackendError, Conflict
 from ondol.core.events import BatchRun
@@ -31,8 +31,8 @@ from ondol.store.calibration_rows import CalibrationStore
 from ondol.store.collection_words import KeywordStore
 from ondol.store.records import Collection, NewChunk
 
-RECURSIVE = Chunking("recursive", 400, 60)
-HEADING = Chunking("heading", 400, 60)
+RECURSIVE = ChunkOptions("recursive", 400, 60)
+HEADING = ChunkOptions("heading", 400, 60)
 EVERY = 1000
 
 
@@ -90,7 +90,7 @@ def kept(container: Container) -> Collection:
     return container.store.collection("c")
 
 
-async def made(container: Container, *chunkings: Chunking) -> list[Cut]:
+async def made(container: Container, *chunkings: ChunkOptions) -> list[Cut]:
     with scratch_folder(container.settings.home) as folder:
         async with cutting(container, kept(container), folder, clock=SystemClock()) as maker:
             return [await maker.make(one) for one in chunkings]

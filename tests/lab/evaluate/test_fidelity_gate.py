@@ -9,7 +9,7 @@ import pytest
 
 from ondol.core.errors import ProbeFailed
 from ondol.core.types import ModelRole
-from ondol.lab.evaluate.datasets import JudgedList, Material, RatedPair, Retrieval
+from ondol.lab.evaluate.datasets import FidelityMaterial, JudgedList, RatedPair, Retrieval
 from ondol.lab.evaluate.fidelity import EmbedderFidelity, RerankerFidelity
 from ondol.lab.evaluate.form_fidelity import FormFidelity, compared, evaluate, figures, read_figures
 from ondol.lab.probe.operations import Subject
@@ -27,12 +27,12 @@ def fake(role: ModelRole, model: str | None = None) -> Subject:
     )
 
 
-EMBEDDING = Material(
+EMBEDDING = FidelityMaterial(
     texts=("one text", "another"),
     pairs=(RatedPair("a b", "a c", 3.0), RatedPair("a b", "a b", 5.0)),
     retrieval=Retrieval(("red gate",), ("red gate opens", "blue"), ({0: 1.0},)),
 )
-RERANKING = Material(lists=(JudgedList("red gate", ("blue", "red gate opens"), (0, 1)),))
+RERANKING = FidelityMaterial(lists=(JudgedList("red gate", ("blue", "red gate opens"), (0, 1)),))
 
 
 def test_an_embedder_against_itself() -> None:

@@ -23,7 +23,7 @@ from ondol.lab.evaluate.fusion_calibration import (
     weight_by_query,
 )
 from ondol.lab.evaluate.retrieval_evaluation import ask_all
-from ondol.search.calibration import Calibration
+from ondol.search.calibration import CollectionCalibration
 from ondol.search.query_words import NAMES
 from ondol.store.calibration_rows import CalibrationStore
 
@@ -125,7 +125,9 @@ async def test_what_is_learned_is_what_search_then_does(
     assert told == [(n, len(queries)) for n in range(1, len(queries) + 1)]
     assert found.accepted
     assert found.weight.dense < 1
-    CalibrationStore(container.store.database).set("fruit", Calibration(found.weight).as_json())
+    CalibrationStore(container.store.database).set(
+        "fruit", CollectionCalibration(found.weight).as_json()
+    )
     _, deciding = halves(queries)
     scores = await ask_all(
         container.retrieval, "fruit", deciding, mode="hybrid", rerank=False, now=lambda: 0.0

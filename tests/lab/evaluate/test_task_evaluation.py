@@ -17,17 +17,17 @@ from ondol.core.types import GenerationRequest
 from ondol.lab.evaluate.legal_scores import cited_provisions
 from ondol.lab.evaluate.task_baselines import baseline_of
 from ondol.lab.evaluate.task_evaluation import OURS, evaluate_task
-from ondol.lab.evaluate.task_items import Expected, Sources, TaskItem, load_items
+from ondol.lab.evaluate.task_items import Expected, ItemSources, TaskItem, load_items
 from ondol.lab.evaluate.task_runs import judged_claims
 from ondol.tasks.declaration import Task
-from ondol.tasks.pack_library import PackShelf
+from ondol.tasks.pack_library import PackLibrary
 
 CASE = "피고의 과실로 손해를 입었다. 원고는 보증금의 반환을 구한다."
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> PackShelf:
-    return PackShelf.open(tmp_path)
+def shelf(tmp_path: Path) -> PackLibrary:
+    return PackLibrary.open(tmp_path)
 
 
 def item(input: Mapping[str, Any], **expected: Any) -> TaskItem:
@@ -112,7 +112,7 @@ async def test_aspects_claims_and_references_beside_all_in_the_prompt(
     assert [said[:2] for said in heard] == [(0, 4), (1, 4), (2, 4), (3, 4)]
 
 
-async def test_the_context_bounds_what_all_in_the_prompt_means(shelf: PackShelf) -> None:
+async def test_the_context_bounds_what_all_in_the_prompt_means(shelf: PackLibrary) -> None:
     task = shelf.task("reviews.summary")
     [wide] = [
         s for s in baseline_of(task, "all", context_tokens=9_000).steps if s.use == "represent"
@@ -191,11 +191,11 @@ async def test_a_question_without_passages_is_still_asked(container: Container) 
 
 
 async def test_claims_and_citations_are_looked_up_again(
-    container: Container, shelf: PackShelf
+    container: Container, shelf: PackLibrary
 ) -> None:
     await container.ingest.ingest_records("statutes", LAWS)
     task: Task = shelf.task("legal.case_analysis")
-    sources = Sources(task, {"text": CASE}, container.store)
+    sources = ItemSources(task, {"text": CASE}, container.store)
     text = container.store.document("statutes", "민법_750").text
     place = {"document": "민법_750", "page": None, "start": 0, "end": 5, "quote": text[:5]}
     place["title"] = "민법 제750조(불법행위의 내용)"
@@ -247,7 +247,7 @@ async def test_punishments_and_fields_are_compared(container: Container) -> None
     assert found.figures[OURS]["field_f1"] == 0.5
 
 
-def test_items_are_read_and_faults_named(tmp_path: Path, shelf: PackShelf) -> None:
+def test_items_are_read_and_faults_named(tmp_path: Path, shelf: PackLibrary) -> None:
     task = shelf.task("reviews.sentiment")
     path = lines(
         tmp_path / "a.jsonl", {"id": 7, "input": {"reviews": []}, "expected": {"label": "p"}}
@@ -279,7 +279,7 @@ def test_items_are_read_and_faults_named(tmp_path: Path, shelf: PackShelf) -> No
 
 
 def test_labelled_texts_are_put_together_by_group_and_language(
-    tmp_path: Path, shelf: PackShelf
+    tmp_path: Path, shelf: PackLibrary
 ) -> None:
     rows: list[dict[str, str]] = [{"text": f"좋아요 {i}", "label": "positive"} for i in range(250)]
     rows += [

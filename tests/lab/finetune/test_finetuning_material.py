@@ -11,7 +11,7 @@ from ondol.app.container import Container
 from ondol.core.errors import GateFailed, InvalidInput
 from ondol.lab.evaluate.datasets import Query
 from ondol.lab.evaluate.statistics import difference
-from ondol.lab.finetune.exam import ModeVerdict, Verdict, examine, modes_of
+from ondol.lab.finetune.exam import ExamVerdict, ModeVerdict, examine, modes_of
 from ondol.lab.finetune.finetuning import revectored
 from ondol.lab.finetune.training_pairs import (
     MadePair,
@@ -99,7 +99,7 @@ async def test_another_embedders_vectors_change_nothing_but_the_ranking(notes: C
         view.search_vectors("notes", np.zeros(64, np.float32), limit=3, filter={"a": 1})
 
 
-def verdict(gains: list[float]) -> Verdict:
+def verdict(gains: list[float]) -> ExamVerdict:
     base = [0.5] * len(gains)
     figures = {"ndcg_at_10": 0.5}
     mode = ModeVerdict(
@@ -107,7 +107,7 @@ def verdict(gains: list[float]) -> Verdict:
         tuned={"ndcg_at_10": 0.5 + sum(gains) / len(gains)},
         difference=difference(base, [0.5 + gain for gain in gains]),
     )
-    return Verdict(len(gains), {"dense": mode})
+    return ExamVerdict(len(gains), {"dense": mode})
 
 
 def test_a_model_that_finds_less_is_refused() -> None:

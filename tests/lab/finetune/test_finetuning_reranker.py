@@ -16,7 +16,7 @@ from ondol.core.types import Encoded, Pair
 from ondol.lab.finetune.candidate import candidate_files, make_candidate
 from ondol.lab.finetune.faithful import faithful_forms
 from ondol.lab.finetune.recipe import Recipe
-from ondol.lab.finetune.training_pairs import Item
+from ondol.lab.finetune.training_pairs import TrainingItem
 from ondol.lab.finetune.weights_file import cut_layers
 from ondol.models.library import ModelFiles
 from ondol.models.loading import load_encoder
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.extras
 
 RECIPE = Recipe(batch=6, epochs=25, rate=3e-3, negatives=3, threads=1, precision="fp32")
 ITEMS = [
-    Item(word, (n,), tuple((n + k) % len(WORDS) for k in (3, 7, 11)))
+    TrainingItem(word, (n,), tuple((n + k) % len(WORDS) for k in (3, 7, 11)))
     for n, word in enumerate(WORDS)
 ]
 

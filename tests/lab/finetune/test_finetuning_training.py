@@ -18,7 +18,7 @@ from ondol.core.clock import ManualClock
 from ondol.core.errors import ModelError
 from ondol.core.types import Encoded
 from ondol.kernels.bert import BertWeights
-from ondol.kernels.calibration.statistics import hidden_states
+from ondol.kernels.calibration.calibration_statistics import hidden_states
 from ondol.lab.finetune.recipe import Recipe, TrainingProgress
 from ondol.lab.finetune.training_examples import Batch, Example, TrainingSet
 from ondol.lab.finetune.weights_file import with_learned

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ondol.core.errors import InvalidInput
 from ondol.lab.evaluate.datasets import Query
 from ondol.lab.finetune.training_pairs import (
-    Piece,
+    TextPiece,
     apart,
     digest_of,
     in_share,
@@ -87,12 +87,12 @@ def test_the_digest_is_of_what_is_said_not_of_its_order() -> None:
     assert digest_of(many) != digest_of(many[1:])
 
 
-def piece(number: int, *, title: str = "", heading: str = "") -> Piece:
+def piece(number: int, *, title: str = "", heading: str = "") -> TextPiece:
     bare = (
         f"The first sentence of passage {number} is here. "
         f"Its second sentence speaks of {number} things. The third one ends it."
     )
-    return Piece(number, f"d{number}", title, heading, bare, f"{title}\n{bare}")
+    return TextPiece(number, f"d{number}", title, heading, bare, f"{title}\n{bare}")
 
 
 @given(st.integers(0, 5), st.integers(0, 40))

@@ -13,9 +13,9 @@ from ondol.core.errors import GateFailed
 from ondol.lab.tune.form_search import (
     BUDGETS,
     Candidate,
-    Engine,
+    EngineSettings,
     Figures,
-    Measured,
+    MeasuredForm,
     SearchState,
     choose,
     from_row,
@@ -40,9 +40,9 @@ def measured(
     invariant: bool = True,
     threads: int = 2,
     budget: int = 2048,
-) -> Measured:
-    return Measured(
-        Candidate(Engine(form, threads), budget),
+) -> MeasuredForm:
+    return MeasuredForm(
+        Candidate(EngineSettings(form, threads), budget),
         figures=Figures(speed, speed * 50, p50, p50 * 2, memory, memory, 0.5),
         loss=loss,
         batch_invariant=invariant,
@@ -58,16 +58,16 @@ class Oracle:
         self._broken = broken
         self._stop_at = stop_at
 
-    def measure(self, candidates: Sequence[Candidate]) -> Iterator[Measured]:
+    def measure(self, candidates: Sequence[Candidate]) -> Iterator[MeasuredForm]:
         for candidate in candidates:
             if len(self.asked) == self._stop_at:
                 raise KeyboardInterrupt
             self.asked.append(candidate)
             yield self._one(candidate)
 
-    def _one(self, candidate: Candidate) -> Measured:
+    def _one(self, candidate: Candidate) -> MeasuredForm:
         if candidate.form in self._broken:
-            return Measured(candidate, failure="SIGKILL")
+            return MeasuredForm(candidate, failure="SIGKILL")
         engine = candidate.engine
         speed = SPEED[candidate.form] * engine.threads / 2
         speed *= 1.1 if candidate.token_budget == 1024 else 1.0
@@ -80,7 +80,7 @@ def state(folder: Path, plan: str = "p", key: ProfileKey = KEY) -> SearchState:
     return SearchState(folder / "tune" / "m.json", key=key, plan=plan)
 
 
-def find(oracle: Oracle, kept: SearchState, *, quick: bool = False) -> list[Measured]:
+def find(oracle: Oracle, kept: SearchState, *, quick: bool = False) -> list[MeasuredForm]:
     return search(FORMS, cores=2, measurer=oracle, state=kept, max_loss=0.005, quick=quick)
 
 
@@ -88,7 +88,7 @@ def test_the_search_ends_with_the_fastest_form_threads_and_budget(tmp_path: Path
     oracle = Oracle()
     found = find(oracle, state(tmp_path))
     best = choose(found, max_loss=0.005).winners["bulk"].candidate
-    assert best == Candidate(Engine("openvino:int8", 2), 1024)
+    assert best == Candidate(EngineSettings("openvino:int8", 2), 1024)
     tried = {candidate.form for candidate in oracle.asked if candidate.token_budget != 2048}
     assert tried == {"openvino:int8", "onnx:int8"}, "budgets are for the leaders only"
     assert {c.token_budget for c in oracle.asked if c.form == "openvino:int8"} == set(BUDGETS)
@@ -105,7 +105,7 @@ def test_a_form_that_crashes_is_evidence_and_the_others_go_on(tmp_path: Path) ->
     found = find(Oracle(broken=["openvino:int8"]), state(tmp_path))
     choice = choose(found, max_loss=0.005)
     assert choice.winners["bulk"].candidate.form == "onnx:int8"
-    assert choice.verdicts[Candidate(Engine("openvino:int8", 2))] == "failed: SIGKILL"
+    assert choice.verdicts[Candidate(EngineSettings("openvino:int8", 2))] == "failed: SIGKILL"
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4, 7, 11])
@@ -157,7 +157,8 @@ def test_a_form_that_depends_on_batch_mates_is_never_chosen() -> None:
 
 def test_batches_in_order_of_arrival_are_for_comparison() -> None:
     arrival = replace(
-        measured("onnx:int8", 90), candidate=Candidate(Engine("onnx:int8", 2), policy="arrival")
+        measured("onnx:int8", 90),
+        candidate=Candidate(EngineSettings("onnx:int8", 2), policy="arrival"),
     )
     choice = choose([measured("onnx:int8", 10), arrival], max_loss=0.005)
     assert choice.winners["bulk"].candidate.policy == "nearest"
@@ -199,7 +200,10 @@ def test_no_form_within_the_loss_is_a_failed_gate() -> None:
 
 
 def test_rows_survive_json() -> None:
-    for one in (measured("a:int8", 3), Measured(Candidate(Engine("b:fp32", 1)), failure="died")):
+    for one in (
+        measured("a:int8", 3),
+        MeasuredForm(Candidate(EngineSettings("b:fp32", 1)), failure="died"),
+    ):
         assert from_row(one.as_row()) == one
 
 
@@ -208,7 +212,7 @@ def test_the_picture_shows_every_measured_form() -> None:
         measured("onnx:fp32", 10, memory=400).as_row(),
         measured("onnx:int8", 20, loss=0.002).as_row(),
         measured("onnx:int8", 15, loss=0.002, budget=512).as_row(),
-        Measured(Candidate(Engine("broken:int8", 2)), failure="died").as_row(),
+        MeasuredForm(Candidate(EngineSettings("broken:int8", 2)), failure="died").as_row(),
     ]
     text = draw(rows, title="a <model>", subtitle="&", chosen=["onnx:int8"], gate=0.005)
     root = ElementTree.fromstring(text)

@@ -24,7 +24,7 @@ from ondol.lab.tune.generator_tuning import (
     from_row,
     verdict,
 )
-from ondol.lab.tune.tuning import Wish
+from ondol.lab.tune.tuning import TuneOptions
 from ondol.models.catalogue import catalogue
 from ondol.models.download import FetchedFile
 from ondol.models.generator_form import NATIVE, PORTABLE
@@ -92,7 +92,7 @@ def quiet(_: str) -> None:
 
 
 def test_each_purpose_gets_what_suits_it(tmp_path: Path, files: ModelFiles) -> None:
-    tuned = service(tmp_path, Bench()).tune(files, wish=Wish(), note=quiet)
+    tuned = service(tmp_path, Bench()).tune(files, wish=TuneOptions(), note=quiet)
 
     chat, batch = tuned.profile.chosen["chat"], tuned.profile.chosen["batch"]
     assert (chat.form, chat.threads) == (NATIVE, 2)
@@ -103,12 +103,12 @@ def test_each_purpose_gets_what_suits_it(tmp_path: Path, files: ModelFiles) -> N
 
 
 def test_nothing_is_done_twice_unless_forced(tmp_path: Path, files: ModelFiles) -> None:
-    service(tmp_path, Bench()).tune(files, wish=Wish(), note=quiet)
+    service(tmp_path, Bench()).tune(files, wish=TuneOptions(), note=quiet)
     again = Bench()
 
-    assert not service(tmp_path, again).tune(files, wish=Wish(), note=quiet).fresh
+    assert not service(tmp_path, again).tune(files, wish=TuneOptions(), note=quiet).fresh
     assert again.asked == []
-    assert service(tmp_path, again).tune(files, wish=Wish(force=True), note=quiet).fresh
+    assert service(tmp_path, again).tune(files, wish=TuneOptions(force=True), note=quiet).fresh
 
 
 def test_an_interrupted_tuning_goes_on_with_the_same_reference(
@@ -116,9 +116,9 @@ def test_an_interrupted_tuning_goes_on_with_the_same_reference(
 ) -> None:
     first = Bench(stop_at=2)
     with pytest.raises(KeyboardInterrupt):
-        service(tmp_path, first).tune(files, wish=Wish(), note=quiet)
+        service(tmp_path, first).tune(files, wish=TuneOptions(), note=quiet)
     second = Bench()
-    service(tmp_path, second).tune(files, wish=Wish(), note=quiet)
+    service(tmp_path, second).tune(files, wish=TuneOptions(), note=quiet)
 
     assert len(first.asked) == 2
     assert not set(first.asked) & set(second.asked)
@@ -128,7 +128,7 @@ def test_an_interrupted_tuning_goes_on_with_the_same_reference(
 
 def test_quick_tries_each_form_once(tmp_path: Path, files: ModelFiles) -> None:
     bench = Bench()
-    tuned = service(tmp_path, bench).tune(files, wish=Wish(quick=True), note=quiet)
+    tuned = service(tmp_path, bench).tune(files, wish=TuneOptions(quick=True), note=quiet)
 
     assert [one.form for one in bench.asked] == [PORTABLE, NATIVE]
     assert tuned.profile.quick
@@ -136,7 +136,7 @@ def test_quick_tries_each_form_once(tmp_path: Path, files: ModelFiles) -> None:
 
 def test_a_form_that_says_something_else_is_not_chosen(tmp_path: Path, files: ModelFiles) -> None:
     with pytest.raises(GateFailed, match="agreed"):
-        service(tmp_path, Bench(agreement=0.1)).tune(files, wish=Wish(), note=quiet)
+        service(tmp_path, Bench(agreement=0.1)).tune(files, wish=TuneOptions(), note=quiet)
     mine = MeasuredGenerator(GeneratorCandidate(NATIVE, 2, 64), replace(FIGURES, agreement=0.1))
     right = MeasuredGenerator(GeneratorCandidate(PORTABLE, 2, 64), FIGURES)
     chosen = choose_generators([mine, right], slots=2)

@@ -12,7 +12,7 @@ from ondol.core.clock import ManualClock
 from ondol.core.types import Encoded, FloatMatrix
 from ondol.runtime.encoders.batcher import Batcher, BatcherLimits
 from ondol.runtime.encoders.batching import Budget
-from ondol.runtime.encoders.bulk_throttle import Courtesy, Patience
+from ondol.runtime.encoders.bulk_throttle import BulkThrottle, ThrottleLimits
 
 WHOLE = Budget(tokens=2048, items=64)
 
@@ -34,7 +34,7 @@ async def batches_of_bulk(asked_before: float | None) -> list[int]:
     """Run 64 bulk texts of about 10 tokens; a question came ``asked_before`` seconds earlier."""
     clock = ManualClock()
     encoder = Paced(clock)
-    limits = BatcherLimits(patience=Patience(slice_seconds=0.05, seconds=5))
+    limits = BatcherLimits(patience=ThrottleLimits(slice_seconds=0.05, seconds=5))
     batcher = Batcher(encoder, limits=limits, clock=clock)
     try:
         texts = [f"one two three four five six seven {n}" for n in range(64)]
@@ -68,7 +68,7 @@ async def test_bulk_work_runs_in_whole_batches_when_nobody_asks(asked_before: fl
 def test_a_slice_is_never_empty_nor_more_than_the_budget(
     ran: list[tuple[int, float]], now: float, tokens: int
 ) -> None:
-    courtesy = Courtesy(Patience())
+    courtesy = BulkThrottle(ThrottleLimits())
     courtesy.urgent_came(50.0)
     for cost, seconds in ran:
         courtesy.ran(cost, seconds)
@@ -78,7 +78,7 @@ def test_a_slice_is_never_empty_nor_more_than_the_budget(
 
 
 def test_a_slice_follows_the_speed_of_the_encoder() -> None:
-    courtesy = Courtesy(Patience(slice_seconds=0.01))
+    courtesy = BulkThrottle(ThrottleLimits(slice_seconds=0.01))
     courtesy.urgent_came(0.0)
     assert courtesy.bulk(WHOLE, now=0.1) == WHOLE  # nothing is known of it yet
     for _ in range(40):
@@ -90,7 +90,7 @@ def test_a_slice_follows_the_speed_of_the_encoder() -> None:
 
 
 def test_the_encoder_rests_for_the_next_question_but_not_for_ever() -> None:
-    courtesy = Courtesy(Patience(rest_seconds=0.02, rests=2, asking_seconds=1.0))
+    courtesy = BulkThrottle(ThrottleLimits(rest_seconds=0.02, rests=2, asking_seconds=1.0))
     assert courtesy.rest(now=0.0, streak=0) == 0.0  # nobody has asked
     courtesy.urgent_came(10.0)
     assert courtesy.rest(now=10.5, streak=0) == 0.02
@@ -100,7 +100,7 @@ def test_the_encoder_rests_for_the_next_question_but_not_for_ever() -> None:
 
 
 async def test_a_question_that_comes_while_the_encoder_rests_runs_before_bulk_work() -> None:
-    limits = BatcherLimits(max_batch=1, patience=Patience(rest_seconds=20.0, rests=2))
+    limits = BatcherLimits(max_batch=1, patience=ThrottleLimits(rest_seconds=20.0, rests=2))
     batcher = Batcher(FakeEmbedder(), limits=limits, clock=ManualClock())
     done: list[str] = []
 

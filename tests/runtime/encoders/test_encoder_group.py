@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ondol.backends.fake_encoder import FakeEmbedder
-from ondol.backends.protocols import Encoder
+from ondol.backends.protocols import EncoderBackend
 from ondol.core.clock import SystemClock
 from ondol.core.errors import BackendError, InvalidInput, ModelError
 from ondol.core.events import CandidateCompared, Event, FormFellBack
@@ -23,7 +23,7 @@ from ondol.core.types import Encoded, FloatMatrix, Pair
 from ondol.models.agreement import cosines, kendall_tau
 from ondol.models.form_choice import FormChoice
 from ondol.runtime.encoders.batcher import BatcherLimits, BatchResult
-from ondol.runtime.encoders.encoder_group import EncoderGroup, Surroundings
+from ondol.runtime.encoders.encoder_group import EncoderEnvironment, EncoderGroup
 from ondol.runtime.encoders.encoder_plan import EncoderPlan
 from ondol.runtime.encoders.encoder_trial import SHADOWS, in_share
 from ondol.runtime.encoders.fake_encoders import FakeEncoders
@@ -39,7 +39,7 @@ class Source:
         *,
         role: Literal["embedder", "reranker"] = "embedder",
         model: str = "fake",
-        make: Callable[[FormChoice], Encoder] | None = None,
+        make: Callable[[FormChoice], EncoderBackend] | None = None,
     ) -> None:
         self.query, self.bulk, self.model = query, bulk, model
         self._fakes = FakeEncoders(role)
@@ -59,7 +59,7 @@ class Source:
             space="fake",
         )
 
-    def encoder(self, choice: FormChoice) -> Encoder:
+    def encoder(self, choice: FormChoice) -> EncoderBackend:
         return self._make(choice)
 
     def weight_bytes(self, form: str) -> int:
@@ -99,7 +99,7 @@ async def opened(
         source,
         settings=ModelSettings(),
         limits=BatcherLimits(),
-        shared=Surroundings(SystemClock(), LoopTimers(), listener or Listener(), LoadGauge()),
+        shared=EncoderEnvironment(SystemClock(), LoopTimers(), listener or Listener(), LoadGauge()),
         candidate=candidate,
         ab=AbSettings.model_validate({"candidate": "fake:two", **ab}),
     )
@@ -153,7 +153,7 @@ async def test_bulk_work_survives_the_end_of_its_slot() -> None:
         assert min(await asyncio.gather(*callers)) > 0
 
 
-def broken(choice: FormChoice) -> Encoder:
+def broken(choice: FormChoice) -> EncoderBackend:
     if choice.form != "fake:fp32":
         raise ModelError("the file is damaged", hint="make it anew")
     return FakeEmbedder(form=choice.form)
@@ -166,14 +166,14 @@ class Nonsense(FakeEmbedder):
         raise BackendError("not finite", hint="")
 
 
-def breaks_when_run(choice: FormChoice) -> Encoder:
+def breaks_when_run(choice: FormChoice) -> EncoderBackend:
     make = FakeEmbedder if choice.form == "fake:fp32" else Nonsense
     return make(form=choice.form)
 
 
 @pytest.mark.parametrize(("make", "said"), [(broken, "damaged"), (breaks_when_run, "not finite")])
 async def test_a_form_that_fails_gives_way_to_the_reference(
-    make: Callable[[FormChoice], Encoder], said: str, caplog: pytest.LogCaptureFixture
+    make: Callable[[FormChoice], EncoderBackend], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     listener = Listener()
     async with opened(Source("fake:int8", make=make), listener=listener) as group:
@@ -187,7 +187,7 @@ async def test_a_form_that_fails_gives_way_to_the_reference(
 
 
 async def test_a_reference_that_fails_is_an_error() -> None:
-    def nothing(choice: FormChoice) -> Encoder:
+    def nothing(choice: FormChoice) -> EncoderBackend:
         raise ModelError("out of memory", hint="")
 
     with pytest.raises(ModelError, match="out of memory"):

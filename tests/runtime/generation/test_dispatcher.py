@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from ondol.core.clock import ManualClock
 from ondol.core.errors import NotReady, OndolError, Overloaded
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.settings.lane_sections import LanesSettings
 from ondol.core.timers import ManualTimers
 from ondol.runtime.generation.cost import Estimate
 from ondol.runtime.generation.dispatcher import Dispatcher
-from ondol.runtime.generation.lane_queue import Size, Ticket
+from ondol.runtime.generation.lane_queue import QueuedRequest, Size
 from ondol.runtime.generation.policy import Fifo, Policy, Slo
 from ondol.runtime.pressure import Pressure
 
@@ -63,10 +63,10 @@ class Stage:
             jitter=lambda: 0.0,
         )
 
-    def ask(self, size: Size | None = None, **terms: Any) -> asyncio.Task[Ticket]:
-        return asyncio.create_task(self.dispatcher.acquire(size or sized(), Terms(**terms)))
+    def ask(self, size: Size | None = None, **terms: Any) -> asyncio.Task[QueuedRequest]:
+        return asyncio.create_task(self.dispatcher.acquire(size or sized(), RequestTerms(**terms)))
 
-    async def running(self, size: Size | None = None, **terms: Any) -> Ticket:
+    async def running(self, size: Size | None = None, **terms: Any) -> QueuedRequest:
         return await self.ask(size, **terms)
 
     async def pass_time(self, seconds: float) -> None:
@@ -79,7 +79,7 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def refusal(asked: Awaitable[Ticket]) -> OndolError:
+async def refusal(asked: Awaitable[QueuedRequest]) -> OndolError:
     with pytest.raises(OndolError) as caught:
         await asked
     return caught.value
@@ -359,8 +359,8 @@ class Play:
             search={"queue": 4, "queue_seconds": 6},
             batch={"queue": 3},
         )
-        self.tasks: list[asyncio.Task[Ticket]] = []
-        self.running: list[Ticket] = []
+        self.tasks: list[asyncio.Task[QueuedRequest]] = []
+        self.running: list[QueuedRequest] = []
         self.seen: set[int] = set()
 
     async def move(self, kind: str, number: int, deadline: float | None, lane: str) -> None:
@@ -409,7 +409,9 @@ class Play:
             while self.running:
                 self.stage.dispatcher.release(self.running.pop(), served=True)
         results = await asyncio.gather(*self.tasks, return_exceptions=True)
-        assert all(isinstance(r, (Ticket, Overloaded, asyncio.CancelledError)) for r in results)
+        assert all(
+            isinstance(r, (QueuedRequest, Overloaded, asyncio.CancelledError)) for r in results
+        )
         now = self.stage.dispatcher.snapshot()
         assert (now.depth, now.running) == (0, 0)
         await self.stage.dispatcher.idle()

@@ -23,7 +23,7 @@ from ondol.core.errors import (
     Overloaded,
 )
 from ondol.core.events import Event, RequestFinished, Timing
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.settings.lane_sections import LanesSettings
 from ondol.core.types import (
     DoneEvent,
@@ -100,7 +100,8 @@ async def test_streams_every_piece_then_done_and_keeps_the_books() -> None:
     timing = Timing()
 
     events = [
-        event async for event in engine.stream(ask(), terms=Terms(lane="search"), timing=timing)
+        event
+        async for event in engine.stream(ask(), terms=RequestTerms(lane="search"), timing=timing)
     ]
 
     assert "".join(e.text for e in events if isinstance(e, TokenEvent)) == "one two three"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ondol.backends.fake_generator import FakeGenerator
 from ondol.core.clock import ManualClock
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.types import GenerationRequest, Message
 from ondol.runtime.generation.generation import GenerationEngine
 from ondol.runtime.generation.policy import (
@@ -58,14 +58,16 @@ async def prompts_read(*, keeps: bool = True, people: bool = True) -> list[int]:
     engine = GenerationEngine(backend, slots=1, tokens_per_second=100.0, clock=ManualClock())
     if people:
         # Leaves at once, so that nothing is learnt of the speed.
-        asked = asyncio.create_task(anext(engine.stream(request("hello"), terms=Terms("search"))))
+        asked = asyncio.create_task(
+            anext(engine.stream(request("hello"), terms=RequestTerms("search")))
+        )
         await asyncio.sleep(0)
         asked.cancel()
         await asyncio.wait([asked])
     gate.set()
     await asyncio.sleep(0)
     backend.order.clear()
-    async for _ in engine.stream(request(LONG), terms=Terms(lane="batch")):
+    async for _ in engine.stream(request(LONG), terms=RequestTerms(lane="batch")):
         pass
     await engine.close(1.0)
     return [one.max_tokens for one in backend.order if one.messages[-1].content.startswith("word")]

@@ -34,8 +34,8 @@ from ondol.core.settings.sections import (
     IngestSettings,
     ModelSettings,
     RetrievalSettings,
-    Section,
     ServerSettings,
+    SettingsSection,
     VectorSettings,
 )
 
@@ -51,7 +51,7 @@ _LISTS = {
 _TOP_LEVEL = {"ONDOL_HOME", "ONDOL_OFFLINE", "ONDOL_CONFIG", "ONDOL_LOG_LEVEL"}
 
 
-class Settings(Section):
+class Settings(SettingsSection):
     """All settings. ``home`` holds ``ondol.db``, ``vectors/``, ``models/`` and ``profile.json``."""
 
     home: Path = Field(

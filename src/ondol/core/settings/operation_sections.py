@@ -11,10 +11,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ondol.core.settings.sections import Percent, Positive, Seconds, Section, Share
+from ondol.core.settings.sections import Percent, Positive, Seconds, SettingsSection, Share
 
 
-class ResourceSettings(Section):
+class ResourceSettings(SettingsSection):
     """When the machine counts as short of something; see docs/concepts/resources.md."""
 
     memory_percent: Percent = Field(
@@ -51,7 +51,7 @@ class ResourceSettings(Section):
         return self
 
 
-class WatchdogSettings(Section):
+class WatchdogSettings(SettingsSection):
     """What happens when nothing has happened for a while; see docs/guides/watchdog.md."""
 
     action: Literal["none", "unload", "exit", "command"] = Field(
@@ -79,7 +79,7 @@ class WatchdogSettings(Section):
         return self
 
 
-class TelemetrySettings(Section):
+class TelemetrySettings(SettingsSection):
     """What is kept of finished requests, and where it goes; nothing leaves the machine unasked."""
 
     record: bool = Field(
@@ -107,7 +107,7 @@ class TelemetrySettings(Section):
     )
 
 
-class JobSettings(Section):
+class JobSettings(SettingsSection):
     """Durable batches of task items; see docs/concepts/jobs.md."""
 
     concurrency: Positive = Field(
@@ -177,7 +177,7 @@ class JobSettings(Section):
     )
 
 
-class TaskSettings(Section):
+class TaskSettings(SettingsSection):
     """Declared analyses; see docs/concepts/tasks.md."""
 
     packs: tuple[str, ...] = Field(

@@ -23,13 +23,13 @@ FormName = Annotated[
 ]
 
 
-class Section(BaseModel):
+class SettingsSection(BaseModel):
     """A frozen group of settings; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ServerSettings(Section):
+class ServerSettings(SettingsSection):
     host: str = Field(
         "127.0.0.1",
         description="Bind address. Change to serve other machines; then API keys are required.",
@@ -69,7 +69,7 @@ class ServerSettings(Section):
     )
 
 
-class ModelSettings(Section):
+class ModelSettings(SettingsSection):
     embedder: str = Field(
         "multilingual-e5-small",
         description="Embedding model, or 'none' for a server that only generates and finds words. "
@@ -128,7 +128,7 @@ class ModelSettings(Section):
     )
 
 
-class AbSettings(Section):
+class AbSettings(SettingsSection):
     """A second form or model beside the one in service, compared live."""
 
     component: Literal["embedder", "reranker"] = Field(
@@ -156,7 +156,7 @@ class AbSettings(Section):
         return self
 
 
-class FidelitySettings(Section):
+class FidelitySettings(SettingsSection):
     max_loss: Share = Field(
         0.03,
         description="Largest loss against the reference form with which a form passes the gate. "
@@ -169,7 +169,7 @@ class FidelitySettings(Section):
     )
 
 
-class GenerationSettings(Section):
+class GenerationSettings(SettingsSection):
     model: str = Field(
         "auto",
         description="Generator id, 'auto' (by cores and memory), or 'none'. Change for quality or speed.",
@@ -231,7 +231,7 @@ class GenerationSettings(Section):
     )
 
 
-class RetrievalSettings(Section):
+class RetrievalSettings(SettingsSection):
     mode: Literal["hybrid", "dense", "lexical"] = Field(
         "hybrid", description="Default search mode."
     )
@@ -284,7 +284,7 @@ class RetrievalSettings(Section):
     )
 
 
-class AnswerSettings(Section):
+class AnswerSettings(SettingsSection):
     passages: Positive = Field(5, description="Most passages put before the generator.")
     context_tokens: int = Field(
         0,
@@ -306,7 +306,7 @@ class AnswerSettings(Section):
     )
 
 
-class IngestSettings(Section):
+class IngestSettings(SettingsSection):
     chunking: ChunkStrategy = Field(
         "auto",
         description="How new collections are cut. 'auto' recognises statutes, judgments, records and "
@@ -339,7 +339,7 @@ class IngestSettings(Section):
     )
 
 
-class VectorSettings(Section):
+class VectorSettings(SettingsSection):
     index: Literal["auto", "exact", "ann", "postgres"] = Field(
         "auto",
         description="What finds the nearest vectors: every row compared (exact), a graph above "
@@ -355,7 +355,7 @@ class VectorSettings(Section):
     postgres_schema: str = Field("ondol", description="Schema of the tables there.")
 
 
-class CacheSettings(Section):
+class CacheSettings(SettingsSection):
     embeddings: Literal["memory", "sqlite", "redis", "off"] = Field(
         "memory",
         description="Where vectors of texts seen before are kept. 'sqlite' keeps them over a restart, "

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from ondol.core.chunk_options import ChunkStrategy
 from ondol.core.types import ReadDocument
 from ondol.documents.chunking.chunk_packing import SLACK, Joint, blank_line
-from ondol.language.structure import Section, sections
+from ondol.language.structure import TextSection, sections
 from ondol.packs.legal.judgment import is_judgment, judgment_headings, names_part
 from ondol.packs.legal.statute import (
-    Clause,
+    StatuteClause,
     chapter_of,
     clause_at,
     clauses,
@@ -45,7 +45,7 @@ Joins = Callable[[Path, Path], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ChunkPlan:
     """``parts`` are the sections; one of at most ``whole`` characters is one passage.
 
     ``root`` stands before every path. ``label`` names the clause in which an offset of a section
@@ -53,7 +53,7 @@ class Plan:
     ``climbs``: a small section is read with those around it.
     """
 
-    parts: Sequence[Section]
+    parts: Sequence[TextSection]
     whole: int = 0
     root: Path = ()
     joint: Joint = blank_line
@@ -73,14 +73,14 @@ def kind_of(document: ReadDocument) -> ChunkStrategy:
     return "heading" if len(sections(document.text)) > 1 else "recursive"
 
 
-def plan(document: ReadDocument, strategy: ChunkStrategy, *, target: int) -> Plan:
+def plan(document: ReadDocument, strategy: ChunkStrategy, *, target: int) -> ChunkPlan:
     """Return how ``document`` is cut under ``strategy`` with passages of about ``target``."""
     kind = kind_of(document) if strategy == "auto" else strategy
     if kind == "statute":
         return _statute(document, target)
     if kind == "judgment":
         found = sections(document.text, judgment_headings(document.text))
-        return Plan(
+        return ChunkPlan(
             found,
             whole=int(SLACK * target),
             root=_name(document, found),
@@ -92,34 +92,34 @@ def plan(document: ReadDocument, strategy: ChunkStrategy, *, target: int) -> Pla
     if kind == "recursive":
         return _one(document, target)
     found = sections(document.text)
-    return Plan(found, whole=int(SLACK * target) if len(found) == 1 else 0, climbs=True)
+    return ChunkPlan(found, whole=int(SLACK * target) if len(found) == 1 else 0, climbs=True)
 
 
-def _statute(document: ReadDocument, target: int) -> Plan:
+def _statute(document: ReadDocument, target: int) -> ChunkPlan:
     label = _Clauses(document.text)
     whole = int(SLACK * target)
     if is_article(document):
-        part = Section(0, len(document.text), chapter_of(document), False)
-        return Plan([part], whole=whole, joint=joint, label=label)
+        part = TextSection(0, len(document.text), chapter_of(document), False)
+        return ChunkPlan([part], whole=whole, joint=joint, label=label)
     law = law_of(document)
     found = sections(document.text)
     root = (law,) if law else ()
-    return Plan(found, whole=whole, root=root, joint=joint, label=label, joins=_siblings)
+    return ChunkPlan(found, whole=whole, root=root, joint=joint, label=label, joins=_siblings)
 
 
-def _record(document: ReadDocument, target: int) -> Plan:
+def _record(document: ReadDocument, target: int) -> ChunkPlan:
     if _tokens(document.text) <= RECORD_TOKENS:
         return _one(document, target, whole=len(document.text))
     found = sections(document.text)
-    return Plan(found, whole=int(SLACK * target) if len(found) == 1 else 0, climbs=True)
+    return ChunkPlan(found, whole=int(SLACK * target) if len(found) == 1 else 0, climbs=True)
 
 
-def _one(document: ReadDocument, target: int, *, whole: int = 0) -> Plan:
-    part = Section(0, len(document.text), (), False)
-    return Plan([part], whole=whole or int(SLACK * target))
+def _one(document: ReadDocument, target: int, *, whole: int = 0) -> ChunkPlan:
+    part = TextSection(0, len(document.text), (), False)
+    return ChunkPlan([part], whole=whole or int(SLACK * target))
 
 
-def _name(document: ReadDocument, found: Sequence[Section]) -> tuple[str, ...]:
+def _name(document: ReadDocument, found: Sequence[TextSection]) -> tuple[str, ...]:
     """Return the title as the root of every path, unless it is a heading of its own."""
     title = " ".join(document.title.split())
     own = any(part.path[:1] == (title,) for part in found)
@@ -141,7 +141,7 @@ class _Clauses:
     def __init__(self, text: str) -> None:
         self._text = text
         self._range = (-1, -1)
-        self._found: list[Clause] = []
+        self._found: list[StatuteClause] = []
 
     def __call__(self, start: int, end: int, offset: int) -> str:
         if self._range != (start, end):

@@ -16,9 +16,9 @@ from ondol.core.chunk_options import ChunkStrategy
 from ondol.core.errors import InvalidInput
 from ondol.core.types import Page, Passage, ReadDocument
 from ondol.documents.chunking.chunk_packing import Packer, Span
-from ondol.documents.chunking.chunk_plan import PARENT, Plan, plan
+from ondol.documents.chunking.chunk_plan import PARENT, ChunkPlan, plan
 from ondol.language.sentences import split_sentences
-from ondol.language.structure import Section
+from ondol.language.structure import TextSection
 
 _TINY = 120  # characters up to which neighbouring sections may share a passage
 
@@ -77,7 +77,9 @@ def chunk(
 class _Cutter:
     """One document being cut as planned."""
 
-    def __init__(self, document: ReadDocument, how: Plan, *, target: int, overlap: int) -> None:
+    def __init__(
+        self, document: ReadDocument, how: ChunkPlan, *, target: int, overlap: int
+    ) -> None:
         self._document = document
         self._plan = how
         self._target = target
@@ -118,7 +120,7 @@ class _Cutter:
         clause = label(group.start, group.end, span[0])
         return (*path, clause) if clause else path
 
-    def _groups(self, parts: Sequence[Section]) -> Iterator[_Group]:
+    def _groups(self, parts: Sequence[TextSection]) -> Iterator[_Group]:
         """Join a bare heading to the section below it, and tiny neighbours to each other."""
         tiny = min(_TINY, self._target)
         held: _Group | None = None
@@ -165,7 +167,7 @@ class _Cutter:
         return floor, ceiling
 
 
-def _parted(text: str, parts: Sequence[Section]) -> list[Span]:
+def _parted(text: str, parts: Sequence[TextSection]) -> list[Span]:
     """Return the sentences of ``text``, none of which reaches from one section into the next."""
     found: list[Span] = []
     at = 0

@@ -40,7 +40,7 @@ def indexed_digest(text: str) -> bytes:
     return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
 
 
-class Analyzer(Protocol):
+class TextAnalyzer(Protocol):
     """Turns texts into keyword tokens."""
 
     def tokens_many(
@@ -52,7 +52,7 @@ def index_words(
     document: ReadDocument,
     passages: Sequence[Passage],
     *,
-    analyzer: Analyzer,
+    analyzer: TextAnalyzer,
     dictionary: Dictionary,
 ) -> list[list[str]]:
     """Return the tokens of each passage, in reading order, and the keys it is looked up by."""

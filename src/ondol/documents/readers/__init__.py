@@ -20,11 +20,11 @@ from ondol.documents.readers.pdf import read_pdf
 from ondol.documents.readers.pdf_locate import Located, Rectangle, locate
 from ondol.documents.readers.plain_text import read_markdown, read_plain
 from ondol.documents.readers.reader_contract import (
+    DocumentSource,
     ReadFailure,
     ReadItem,
     ReadItems,
     ReadLimits,
-    Source,
     failed,
 )
 from ondol.documents.readers.reader_process import IsolatedReader
@@ -93,7 +93,7 @@ def read_bytes(data: bytes, *, name: str, limits: ReadLimits) -> ReadItems:
     if len(data) > limits.max_file_bytes:
         yield _too_many_bytes(name, len(data), limits)
         return
-    source = Source(name, data)
+    source = DocumentSource(name, data)
     try:
         yield from _READERS[kind_of(source)](source, limits=limits)
     except ReadError as error:

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 
 from ondol.core.errors import ReadError
-from ondol.documents.readers.reader_contract import ReadLimits, Source
+from ondol.documents.readers.reader_contract import DocumentSource, ReadLimits
 
 _MEMBERS = 20_000
 _PER_CHAR = 8  # bytes of markup for each character a document may hold
@@ -21,7 +21,7 @@ _CHUNK = 1 << 20
 class Archive:
     """A ZIP file's members by name. ``name`` tells the format in messages."""
 
-    def __init__(self, source: Source, *, limits: ReadLimits) -> None:
+    def __init__(self, source: DocumentSource, *, limits: ReadLimits) -> None:
         """Open ``source``. Raises ``ReadError``: ``damaged``, ``encrypted`` or ``too_large``."""
         self._source = source
         self._left = limits.max_chars * _PER_CHAR
@@ -82,7 +82,7 @@ class Archive:
         )
 
 
-def damaged(source: Source, reason: str) -> ReadError:
+def damaged(source: DocumentSource, reason: str) -> ReadError:
     """Return the error of a file that is cut off or broken inside."""
     return ReadError(
         f"{source.name!r} ({len(source.data):,} bytes) is broken inside: {reason[:200]}",
@@ -92,7 +92,7 @@ def damaged(source: Source, reason: str) -> ReadError:
     )
 
 
-def encrypted(source: Source) -> ReadError:
+def encrypted(source: DocumentSource) -> ReadError:
     """Return the error of a file that needs a password."""
     return ReadError(
         f"{source.name!r} is encrypted and needs a password",

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from ondol.core.types import ReadDocument
 from ondol.documents.readers.archive import Archive, damaged
 from ondol.documents.readers.reader_contract import (
+    DocumentSource,
     ReadItems,
     ReadLimits,
-    Source,
     no_text,
     too_many_chars,
 )
@@ -51,7 +51,7 @@ class _Table:
     header: bool = False
 
 
-class Body:
+class DocxBody:
     """Writes one part of a document (body, footnotes) into ``blocks``."""
 
     def __init__(self, blocks: Blocks, levels: dict[str, int]) -> None:
@@ -168,7 +168,7 @@ _HEADING_NAME = re.compile(r"(?:heading|제목|개요)\s*([1-9])", re.I)
 _TITLE_CHARS = 120
 
 
-def read_docx(source: Source, *, limits: ReadLimits) -> ReadItems:
+def read_docx(source: DocumentSource, *, limits: ReadLimits) -> ReadItems:
     """Yield the document, or a failure: ``empty``, ``too_large``.
 
     Raises ``ReadError``: ``damaged``, ``encrypted``, ``too_large`` (what it unpacks to).
@@ -177,11 +177,11 @@ def read_docx(source: Source, *, limits: ReadLimits) -> ReadItems:
     blocks = Blocks()
     try:
         levels = _heading_levels(archive.read("word/styles.xml"))
-        Body(blocks, levels).read(archive.need(_MAIN))
+        DocxBody(blocks, levels).read(archive.need(_MAIN))
         for name in _NOTES:
             notes = archive.read(name)
             if notes is not None:
-                Body(blocks, {}).read(notes)
+                DocxBody(blocks, {}).read(notes)
         title = _title(archive.read("docProps/core.xml"))
     except BadXml as error:
         raise damaged(source, str(error)) from error

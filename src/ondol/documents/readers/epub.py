@@ -17,9 +17,9 @@ from ondol.documents.readers.archive import Archive, damaged, encrypted
 from ondol.documents.readers.encoding import decode
 from ondol.documents.readers.html import html_text
 from ondol.documents.readers.reader_contract import (
+    DocumentSource,
     ReadItems,
     ReadLimits,
-    Source,
     no_text,
     too_many_chars,
 )
@@ -43,7 +43,7 @@ class _Package:
     order: list[str] = field(default_factory=list)
 
 
-def read_epub(source: Source, *, limits: ReadLimits) -> ReadItems:
+def read_epub(source: DocumentSource, *, limits: ReadLimits) -> ReadItems:
     """Yield the book as one document, or a failure: ``empty``, ``too_large``.
 
     Raises ``ReadError``: ``damaged``, ``encrypted``, ``too_large`` (what it unpacks to).
@@ -84,7 +84,7 @@ def read_epub(source: Source, *, limits: ReadLimits) -> ReadItems:
     )
 
 
-def _chapter(source: Source, data: bytes) -> tuple[str, str]:
+def _chapter(source: DocumentSource, data: bytes) -> tuple[str, str]:
     try:
         markup = normalise(decode(data, name=source.name).text)
     except ReadError as error:

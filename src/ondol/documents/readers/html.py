@@ -14,9 +14,9 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from ondol.core.types import ReadDocument
 from ondol.documents.readers.encoding import decode
 from ondol.documents.readers.reader_contract import (
+    DocumentSource,
     ReadItems,
     ReadLimits,
-    Source,
     no_text,
     too_many_chars,
 )
@@ -89,7 +89,7 @@ _TRAILING = re.compile(r"[ \t\u00a0]+\n")
 _GAPS = re.compile(r"\n{3,}")
 
 
-def read_html(source: Source, *, limits: ReadLimits) -> ReadItems:
+def read_html(source: DocumentSource, *, limits: ReadLimits) -> ReadItems:
     """Yield the page as one document, or a failure: ``empty``, ``too_large``."""
     named = _CHARSET.search(source.data[:4096])
     declared = named[1].decode("ascii") if named else None

@@ -16,9 +16,9 @@ from ondol.core.types import ReadDocument
 from ondol.documents.readers.archive import Archive, damaged, encrypted
 from ondol.documents.readers.plausible import hangul_shape
 from ondol.documents.readers.reader_contract import (
+    DocumentSource,
     ReadItems,
     ReadLimits,
-    Source,
     no_text,
     too_many_chars,
 )
@@ -37,7 +37,7 @@ _TITLE_CHARS = 120
 Node = Mapping[str, Any]
 
 
-def read_hwp(source: Source, *, limits: ReadLimits) -> ReadItems:
+def read_hwp(source: DocumentSource, *, limits: ReadLimits) -> ReadItems:
     """Yield the document, or a failure: ``empty``, ``too_large``.
 
     Raises ``ReadError``: ``encrypted`` (password, distribution copy, rights management),
@@ -68,7 +68,7 @@ def read_hwp(source: Source, *, limits: ReadLimits) -> ReadItems:
         )
 
 
-def _refuse_protected(source: Source) -> None:
+def _refuse_protected(source: DocumentSource) -> None:
     data = source.data
     if data.startswith(HWP3):
         if any(data[_HWP3_PASSWORD_AT : _HWP3_PASSWORD_AT + 2]):
@@ -89,7 +89,7 @@ def _refuse_protected(source: Source) -> None:
         raise _restricted(source)
 
 
-def _refuse_packed(source: Source, limits: ReadLimits) -> None:
+def _refuse_packed(source: DocumentSource, limits: ReadLimits) -> None:
     """Inflate what unhwp will inflate, under the limits: it has none of its own."""
     archive = Archive(source, limits=limits)
     if b"encryption-data" in (archive.read("META-INF/manifest.xml") or b""):
@@ -99,7 +99,7 @@ def _refuse_packed(source: Source, limits: ReadLimits) -> None:
             archive.read(name)
 
 
-def _parsed(source: Source) -> dict[str, Any]:
+def _parsed(source: DocumentSource) -> dict[str, Any]:
     try:
         import unhwp
     except (ImportError, OSError) as error:
@@ -117,7 +117,7 @@ def _parsed(source: Source) -> dict[str, Any]:
     return document
 
 
-def _refused(source: Source, kind: int, message: str) -> ReadError:
+def _refused(source: DocumentSource, kind: int, message: str) -> ReadError:
     if kind in _PROTECTED_KINDS:
         return _restricted(source)
     reason = message.partition(": ")[2] or message
@@ -131,7 +131,7 @@ def _refused(source: Source, kind: int, message: str) -> ReadError:
     return damaged(source, reason)
 
 
-def _restricted(source: Source) -> ReadError:
+def _restricted(source: DocumentSource) -> ReadError:
     return ReadError(
         f"{source.name!r} is a distribution copy (배포용 문서): its text is encrypted",
         code="encrypted",

@@ -16,11 +16,11 @@ from typing import Any
 from ondol.core.types import ReadDocument
 from ondol.documents.readers.encoding import decode
 from ondol.documents.readers.reader_contract import (
+    DocumentSource,
     ReadFailure,
     ReadItem,
     ReadItems,
     ReadLimits,
-    Source,
     failed,
     no_text,
     too_many_chars,
@@ -140,7 +140,7 @@ def shown(text: str) -> str:
 Numbered = Iterator[tuple[str, Any]]  # "line 3", and the value there or the BadRecord it is
 
 
-def read_jsonl(source: Source, *, limits: ReadLimits) -> ReadItems:
+def read_jsonl(source: DocumentSource, *, limits: ReadLimits) -> ReadItems:
     """Yield one item for each non-blank line."""
     text = decode(source.data, name=source.name).text
     if text[:4096].lstrip()[:1] == "[" and (values := _array(text)) is not None:
@@ -154,7 +154,7 @@ def read_jsonl(source: Source, *, limits: ReadLimits) -> ReadItems:
     yield from read_each(source, lines, limits=limits)
 
 
-def read_json(source: Source, *, limits: ReadLimits) -> ReadItems:
+def read_json(source: DocumentSource, *, limits: ReadLimits) -> ReadItems:
     """Yield one item for each record of an array, or for the one object; JSON Lines also reads."""
     text = decode(source.data, name=source.name).text
     try:
@@ -171,7 +171,9 @@ def read_json(source: Source, *, limits: ReadLimits) -> ReadItems:
     yield from read_each(source, _numbered("record", values), limits=limits)
 
 
-def read_each(source: Source, records: Numbered, *, limits: ReadLimits) -> Iterator[ReadItem]:
+def read_each(
+    source: DocumentSource, records: Numbered, *, limits: ReadLimits
+) -> Iterator[ReadItem]:
     """Read records one by one; ids must be unique within the file."""
     seen: dict[str, str] = {}
     place = ""

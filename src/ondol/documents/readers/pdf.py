@@ -18,11 +18,11 @@ from ondol.documents.readers.pdf_layout import without_running_lines
 from ondol.documents.readers.pdf_page import PageText, hint, read_page, recogniser
 from ondol.documents.readers.plausible import hangul_shape
 from ondol.documents.readers.reader_contract import (
+    DocumentSource,
     ReadFailure,
     ReadItem,
     ReadItems,
     ReadLimits,
-    Source,
     failed,
     too_many_chars,
 )
@@ -51,7 +51,7 @@ class _TooLong(Exception):
         self.chars = chars
 
 
-def read_pdf(source: Source, *, limits: ReadLimits) -> ReadItems:
+def read_pdf(source: DocumentSource, *, limits: ReadLimits) -> ReadItems:
     """Yield the document, or one failure.
 
     Codes: ``encrypted``, ``damaged``, ``empty``, ``image_only``, ``unreadable``,
@@ -62,7 +62,7 @@ def read_pdf(source: Source, *, limits: ReadLimits) -> ReadItems:
     yield item
 
 
-def opened(source: Source) -> pdfium.PdfDocument:
+def opened(source: DocumentSource) -> pdfium.PdfDocument:
     """Return the open document; the caller holds ``PDFIUM`` and closes it.
 
     Raises ``ReadError``: ``encrypted``, ``damaged``, ``empty``.
@@ -73,7 +73,7 @@ def opened(source: Source) -> pdfium.PdfDocument:
         raise _unopened(source).error from error
 
 
-def _read(source: Source, limits: ReadLimits) -> ReadItem:
+def _read(source: DocumentSource, limits: ReadLimits) -> ReadItem:
     document = opened(source)
     try:
         count = len(document)
@@ -95,7 +95,7 @@ def _read(source: Source, limits: ReadLimits) -> ReadItem:
     return _refusal(source, pages, limits) or _document(source, pages, title)
 
 
-def _unopened(source: Source) -> ReadFailure:
+def _unopened(source: DocumentSource) -> ReadFailure:
     """Say why PDFium refused. Its error code may be stale, so it is asked twice after a reset."""
     code = None
     for data in (b"%PDF-", source.data):
@@ -127,7 +127,7 @@ def _unopened(source: Source) -> ReadFailure:
     )
 
 
-def _no_pages(source: Source) -> ReadFailure:
+def _no_pages(source: DocumentSource) -> ReadFailure:
     return failed(
         source.name,
         "empty",
@@ -149,7 +149,9 @@ def _page_texts(document: pdfium.PdfDocument, limits: ReadLimits) -> list[PageTe
     return pages
 
 
-def _refusal(source: Source, pages: Sequence[PageText], limits: ReadLimits) -> ReadFailure | None:
+def _refusal(
+    source: DocumentSource, pages: Sequence[PageText], limits: ReadLimits
+) -> ReadFailure | None:
     """Return why these pages are no document, or ``None`` when they are one."""
     count = _pages(len(pages))
     if all(page.broken for page in pages):
@@ -186,7 +188,7 @@ def _refusal(source: Source, pages: Sequence[PageText], limits: ReadLimits) -> R
     return None
 
 
-def _document(source: Source, pages: Sequence[PageText], title: str) -> ReadDocument:
+def _document(source: DocumentSource, pages: Sequence[PageText], title: str) -> ReadDocument:
     written = [page.text for page in pages]
     texts = without_running_lines(written)
     shorter = [one != other for one, other in zip(written, texts, strict=True)]

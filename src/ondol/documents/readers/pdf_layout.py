@@ -32,7 +32,7 @@ _FIGURES = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class LayoutPiece:
     """Characters ``start`` to ``end`` of the page, or the rows that stand in their place."""
 
     start: int
@@ -50,9 +50,9 @@ class _Run:
     grid: int | None = None
 
 
-def page_pieces(page: pdfium.PdfPage, glyphs: Glyphs) -> list[Piece]:
+def page_pieces(page: pdfium.PdfPage, glyphs: Glyphs) -> list[LayoutPiece]:
     """Return the page's text in pieces, in order; one piece where there is no table."""
-    whole = [Piece(0, len(glyphs.text))]
+    whole = [LayoutPiece(0, len(glyphs.text))]
     if not glyphs.text or len(glyphs.text) > _MAX_CHARS:
         return whole
     grids = grids_of(rules_of(page))
@@ -103,7 +103,7 @@ def _holder_of(grids: list[Grid], words: list[Word]) -> int | None:
     return held
 
 
-def _pieces(glyphs: Glyphs, grids: list[Grid], runs: list[_Run]) -> Iterator[Piece]:
+def _pieces(glyphs: Glyphs, grids: list[Grid], runs: list[_Run]) -> Iterator[LayoutPiece]:
     """Yield the tables, each in the place of its first line; grids first, then aligned lines."""
     held: dict[int, list[_Run]] = {}
     for run in runs:
@@ -114,8 +114,8 @@ def _pieces(glyphs: Glyphs, grids: list[Grid], runs: list[_Run]) -> Iterator[Pie
         lines = _grid_lines(grids[at], inside, glyphs)
         if lines:
             drawn.add(at)
-            yield Piece(inside[0].start, inside[0].end, lines)
-            yield from (Piece(run.start, run.end, ("",)) for run in inside[1:])
+            yield LayoutPiece(inside[0].start, inside[0].end, lines)
+            yield from (LayoutPiece(run.start, run.end, ("",)) for run in inside[1:])
     free: list[_Run] = []
     for run in runs:
         if run.words and run.grid not in drawn:
@@ -163,7 +163,7 @@ def _parts(grid: Grid, word: Word, glyphs: Glyphs) -> Iterator[Word]:
     yield Word(start, word.end, left, word.bottom, word.right, word.top)
 
 
-def _aligned(glyphs: Glyphs, runs: list[_Run]) -> Iterator[Piece]:
+def _aligned(glyphs: Glyphs, runs: list[_Run]) -> Iterator[LayoutPiece]:
     """Yield the tables without lines among neighbouring runs."""
     visual: list[list[_Run]] = []
     for run in runs:
@@ -178,8 +178,8 @@ def _aligned(glyphs: Glyphs, runs: list[_Run]) -> Iterator[Piece]:
         inside = [run for group in visual[region.first : region.last + 1] for run in group]
         rows = region.columns or tuple(table_lines(region.rows))
         if len(rows) > 1:
-            yield Piece(inside[0].start, inside[0].end, rows)
-            yield from (Piece(run.start, run.end, ("",)) for run in inside[1:])
+            yield LayoutPiece(inside[0].start, inside[0].end, rows)
+            yield from (LayoutPiece(run.start, run.end, ("",)) for run in inside[1:])
 
 
 def _beside(before: _Run, run: _Run) -> bool:
@@ -191,17 +191,17 @@ def _beside(before: _Run, run: _Run) -> bool:
     )
 
 
-def _joined(tables: list[Piece], length: int) -> list[Piece]:
+def _joined(tables: list[LayoutPiece], length: int) -> list[LayoutPiece]:
     """Return the tables with the text between them, in order."""
-    pieces: list[Piece] = []
+    pieces: list[LayoutPiece] = []
     at = 0
     for piece in sorted(tables, key=lambda piece: piece.start):
         if piece.start > at:
-            pieces.append(Piece(at, piece.start))
+            pieces.append(LayoutPiece(at, piece.start))
         pieces.append(piece)
         at = piece.end
     if at < length:
-        pieces.append(Piece(at, length))
+        pieces.append(LayoutPiece(at, length))
     return pieces
 
 

@@ -16,7 +16,7 @@ import pypdfium2 as pdfium
 from ondol.core.errors import ReadError
 from ondol.documents.readers.pdf import PDFIUM, opened
 from ondol.documents.readers.pdf_glyphs import Glyphs
-from ondol.documents.readers.reader_contract import Source
+from ondol.documents.readers.reader_contract import DocumentSource
 from ondol.documents.readers.tables import CELL
 from ondol.language.normalise import normalise
 
@@ -59,7 +59,7 @@ def locate(path: Path, *, page: int, quote: str) -> Located:
     as a PDF or has no such page.
     """
     try:
-        source = Source(str(path), path.read_bytes())
+        source = DocumentSource(str(path), path.read_bytes())
     except OSError as error:
         raise ReadError(
             f"{str(path)!r} could not be opened: {error.strerror}",
@@ -74,7 +74,9 @@ def locate(path: Path, *, page: int, quote: str) -> Located:
             document.close()
 
 
-def _on_page(document: pdfium.PdfDocument, source: Source, number: int, quote: str) -> Located:
+def _on_page(
+    document: pdfium.PdfDocument, source: DocumentSource, number: int, quote: str
+) -> Located:
     try:
         if not 1 <= number <= len(document):
             raise pdfium.PdfiumError("no such page")

@@ -23,7 +23,7 @@ import pypdfium2 as pdfium
 import pypdfium2.raw as raw
 
 from ondol.documents.readers.pdf_glyphs import Glyphs
-from ondol.documents.readers.pdf_layout import Piece, page_pieces
+from ondol.documents.readers.pdf_layout import LayoutPiece, page_pieces
 from ondol.documents.readers.plausible import hangul_shape
 from ondol.documents.readers.reader_contract import ReadLimits
 from ondol.language.normalise import normalise
@@ -165,7 +165,7 @@ def read_page(
 def _text(page: pdfium.PdfPage, layer: pdfium.PdfTextPage) -> tuple[str, int]:
     """Return the page's text in stored form and the number of its tables."""
     extracted = str(layer.get_text_range())
-    pieces: Sequence[Piece] = ()
+    pieces: Sequence[LayoutPiece] = ()
     if len(extracted) == layer.count_chars():  # else characters beyond U+FFFF shift the indices
         pieces = page_pieces(page, Glyphs(layer, extracted))
     tables = sum(any(piece.rows) for piece in pieces)

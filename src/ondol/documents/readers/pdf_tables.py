@@ -254,7 +254,7 @@ Column = tuple[float, float]  # from place, to place
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class ColumnSegment:
     """Words of a line with no wide gap between them."""
 
     words: tuple[Word, ...]
@@ -272,10 +272,10 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TableLine:
     """One visual line: its segments from left to right, and its place."""
 
-    segments: tuple[Segment, ...]
+    segments: tuple[ColumnSegment, ...]
     bottom: float
     top: float
 
@@ -295,7 +295,7 @@ class Region:
     columns: tuple[str, ...] = ()
 
 
-def line_of(words: Sequence[Word], text: str) -> Line:
+def line_of(words: Sequence[Word], text: str) -> TableLine:
     """Return the line that ``words`` (never empty) make; ``text`` is the page's."""
     height = sorted(word.top - word.bottom for word in words)[len(words) // 2]
     gap = max(_GAP * height, _LEAST_GAP)
@@ -307,20 +307,20 @@ def line_of(words: Sequence[Word], text: str) -> Line:
             groups.append([word])
         else:
             groups[-1].append(word)
-    segments: list[Segment] = []
+    segments: list[ColumnSegment] = []
     for group in groups:
         said = " ".join(text[word.start : word.end] for word in group)
         if segments and _CLOSING.fullmatch(said):
             last = segments.pop()
-            segments.append(Segment((*last.words, *group), last.text + said))
+            segments.append(ColumnSegment((*last.words, *group), last.text + said))
         else:
-            segments.append(Segment(tuple(group), said))
-    return Line(
+            segments.append(ColumnSegment(tuple(group), said))
+    return TableLine(
         tuple(segments), min(word.bottom for word in words), max(word.top for word in words)
     )
 
 
-def regions_of(lines: Sequence[Line]) -> list[Region]:
+def regions_of(lines: Sequence[TableLine]) -> list[Region]:
     """Return the tables among ``lines``, in order."""
     found: list[Region] = []
     at = 0
@@ -336,7 +336,7 @@ def regions_of(lines: Sequence[Line]) -> list[Region]:
     return found
 
 
-def _run(lines: Sequence[Line], first: int) -> int:
+def _run(lines: Sequence[TableLine], first: int) -> int:
     """Return the last line of the run of split lines that begins at ``first``."""
     last = first
     for at in range(first + 1, len(lines)):
@@ -351,7 +351,7 @@ def _run(lines: Sequence[Line], first: int) -> int:
     return last
 
 
-def _region(lines: Sequence[Line], first: int) -> Region | None:
+def _region(lines: Sequence[TableLine], first: int) -> Region | None:
     split = [line for line in lines if len(line.segments) > 1]
     columns = _columns(split) if len(split) >= _ROWS else None
     if columns is None:
@@ -366,7 +366,7 @@ def _region(lines: Sequence[Line], first: int) -> Region | None:
     return None
 
 
-def _rows(lines: Sequence[Line], columns: Sequence[Column]) -> list[list[str | None]]:
+def _rows(lines: Sequence[TableLine], columns: Sequence[Column]) -> list[list[str | None]]:
     rows: list[list[str | None]] = []
     for line in lines:
         placed = _placed(line, columns)
@@ -379,7 +379,7 @@ def _rows(lines: Sequence[Line], columns: Sequence[Column]) -> list[list[str | N
     return rows
 
 
-def _prose(lines: Sequence[Line]) -> bool:
+def _prose(lines: Sequence[TableLine]) -> bool:
     """Whether both columns are mostly full lines of text."""
     long = sum(
         all(len(segment.text) >= _PROSE_CHARS for segment in line.segments) for line in lines
@@ -387,7 +387,7 @@ def _prose(lines: Sequence[Line]) -> bool:
     return long >= _PROSE_SHARE * len(lines)
 
 
-def _columns(lines: Sequence[Line]) -> list[Column] | None:
+def _columns(lines: Sequence[TableLine]) -> list[Column] | None:
     """Return the most columns that some lines agree on and the others fit, or ``None``."""
     counts = Counter(len(line.segments) for line in lines)
     for width in sorted(counts, reverse=True):
@@ -406,7 +406,7 @@ def _columns(lines: Sequence[Line]) -> list[Column] | None:
     return None
 
 
-def _over(segment: Segment, columns: Sequence[Column]) -> list[int]:
+def _over(segment: ColumnSegment, columns: Sequence[Column]) -> list[int]:
     """Return the columns that ``segment`` stands over."""
     return [
         at
@@ -415,7 +415,7 @@ def _over(segment: Segment, columns: Sequence[Column]) -> list[int]:
     ]
 
 
-def _tabular(lines: Sequence[Line]) -> bool:
+def _tabular(lines: Sequence[TableLine]) -> bool:
     """Whether the cells beyond the first column are figures, or short throughout."""
     cells = [segment.text for line in lines for segment in line.segments[1:]]
     figures = sum(_FIGURE_PDF_COLUMNS.fullmatch(cell) is not None for cell in cells)
@@ -425,7 +425,7 @@ def _tabular(lines: Sequence[Line]) -> bool:
     return sum(map(len, every)) <= _SHORT_CHARS * len(every)
 
 
-def _placed(line: Line, columns: Sequence[Column]) -> list[str | None]:
+def _placed(line: TableLine, columns: Sequence[Column]) -> list[str | None]:
     row: list[str | None] = [""] * len(columns)
     for segment in line.segments:
         over = _over(segment, columns)

@@ -10,16 +10,16 @@ import re
 from ondol.core.types import ReadDocument
 from ondol.documents.readers.encoding import decode
 from ondol.documents.readers.reader_contract import (
+    DocumentSource,
     ReadItems,
     ReadLimits,
-    Source,
     no_text,
     too_many_chars,
 )
 from ondol.language.normalise import normalise
 
 
-def read_plain(source: Source, *, limits: ReadLimits) -> ReadItems:
+def read_plain(source: DocumentSource, *, limits: ReadLimits) -> ReadItems:
     """Yield the document, or a failure: ``empty``, ``too_large``. Raises ``decode``'s errors."""
     decoded = decode(source.data, name=source.name)
     text = normalise(decoded.text)
@@ -40,7 +40,7 @@ _UNDERLINED = re.compile(r"^(\S[^\n]{0,300})\n=+[ \t]*$", re.M)
 _HEAD = 20_000
 
 
-def read_markdown(source: Source, *, limits: ReadLimits) -> ReadItems:
+def read_markdown(source: DocumentSource, *, limits: ReadLimits) -> ReadItems:
     """Yield the document, or a failure: ``empty``, ``too_large``. Raises ``decode``'s errors."""
     decoded = decode(source.data, name=source.name)
     text = normalise(decoded.text)

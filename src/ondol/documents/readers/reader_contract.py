@@ -41,7 +41,7 @@ ReadItems = Iterator[ReadItem]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class DocumentSource:
     """The bytes of one file and the name they are reported under (a path or an upload's name)."""
 
     name: str

@@ -113,7 +113,7 @@ class ChildDied(Exception):
         return self.signal.name if self.signal else f"exit code {self.returncode}"
 
 
-class Child:
+class ReaderChild:
     """A running worker process. Not thread-safe but for ``interrupt``."""
 
     def __init__(self, *, memory_bytes: int) -> None:
@@ -225,7 +225,7 @@ class IsolatedReader:
         self._memory = memory_bytes
         self._files = files_per_child
         self._turn = threading.Lock()
-        self._child: Child | None = None
+        self._child: ReaderChild | None = None
         self._closed = False
 
     def read(self, path: Path, *, limits: ReadLimits) -> ReadItems:
@@ -289,7 +289,7 @@ class IsolatedReader:
             if frame.get("end"):
                 return
 
-    def _sent(self, name: str, data: bytes | None, limits: ReadLimits) -> Child:
+    def _sent(self, name: str, data: bytes | None, limits: ReadLimits) -> ReaderChild:
         """Hand the request to a child; one that died while idle is replaced once."""
         size = None if data is None else len(data)
         request = {"path": name, "size": size, "limits": asdict(limits)}
@@ -299,7 +299,7 @@ class IsolatedReader:
                 return self._child
             except ChildDied:
                 self._drop()
-        self._child = Child(memory_bytes=self._memory)
+        self._child = ReaderChild(memory_bytes=self._memory)
         self._child.send(request, data or b"")
         return self._child
 

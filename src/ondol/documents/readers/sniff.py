@@ -6,7 +6,7 @@ import re
 from typing import Literal
 
 from ondol.core.errors import ReadError
-from ondol.documents.readers.reader_contract import Source
+from ondol.documents.readers.reader_contract import DocumentSource
 
 Kind = Literal[
     "pdf", "hwp", "docx", "epub", "html", "markdown", "text", "jsonl", "json", "csv", "tsv"
@@ -86,7 +86,7 @@ _HTML = re.compile(
 _CONVERT = "Convert it to PDF or plain text first."
 
 
-def kind_of(source: Source) -> Kind:
+def kind_of(source: DocumentSource) -> Kind:
     """Return how to read ``source``.
 
     Raises ``ReadError``: ``empty`` for no bytes, ``wrong_type`` when the bytes contradict a known
@@ -118,7 +118,7 @@ def kind_of(source: Source) -> Kind:
     return "html" if _HTML.match(source.data[:4096]) else "text"
 
 
-def _container(source: Source, named: Kind | None) -> Kind | None:
+def _container(source: DocumentSource, named: Kind | None) -> Kind | None:
     """Return the kind of a ZIP or OLE file that Ondol reads; its name helps where bytes do not."""
     data = source.data
     if data.startswith(b"HWP Document File"):
@@ -165,7 +165,7 @@ def _looks_binary(data: bytes) -> bool:
     return not (max(even, odd) > len(head) // 8 and min(even, odd) * 8 <= max(even, odd))
 
 
-def _misnamed(source: Source, format: str, binary: str | None) -> ReadError:
+def _misnamed(source: DocumentSource, format: str, binary: str | None) -> ReadError:
     if binary is None and not _looks_binary(source.data) and _is_text(source.data[:4096]):
         binary = "an HTML page" if _HTML.match(source.data[:4096]) else "plain text"
     if binary is not None:
@@ -193,7 +193,7 @@ def _is_text(head: bytes) -> bool:
     return printable == len(head)
 
 
-def _binary(source: Source, binary: str, *, known: bool) -> ReadError:
+def _binary(source: DocumentSource, binary: str, *, known: bool) -> ReadError:
     if known:
         return ReadError(
             f"{source.name!r} is named as {source.extension} but is {binary}",

@@ -35,10 +35,10 @@ from ondol.documents.readers.json_records import (
     shown,
 )
 from ondol.documents.readers.reader_contract import (
+    DocumentSource,
     ReadItem,
     ReadItems,
     ReadLimits,
-    Source,
     failed,
     too_many_chars,
 )
@@ -225,7 +225,7 @@ _TABLE_ROWS = 2000
 _TABLE_COLUMNS = 2
 
 
-def read_csv(source: Source, *, limits: ReadLimits) -> ReadItems:
+def read_csv(source: DocumentSource, *, limits: ReadLimits) -> ReadItems:
     """Yield one item for each row below the header row, or one table; ``.tsv`` files too."""
     text = normalise(decode(source.data, name=source.name).text)
     csv.field_size_limit(max(limits.max_chars, csv.field_size_limit()))
@@ -240,7 +240,7 @@ def read_csv(source: Source, *, limits: ReadLimits) -> ReadItems:
 
 
 def _table(
-    source: Source, header: list[str], reader: Iterator[list[str]], limits: ReadLimits
+    source: DocumentSource, header: list[str], reader: Iterator[list[str]], limits: ReadLimits
 ) -> ReadItem:
     """Return the whole file as one table, or why it is none."""
     try:

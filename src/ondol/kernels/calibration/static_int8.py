@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondol.kernels.bert import BertWeights, FloatArray, as_float
-from ondol.kernels.calibration.statistics import Tokens, hidden_states
+from ondol.kernels.calibration.calibration_statistics import Tokens, hidden_states
 from ondol.kernels.rounding import round_weights
 
 LEVELS = 255

@@ -69,7 +69,7 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BenchPlan:
     """How it runs: ``bulk`` in one form, and lone ones too unless ``query`` names another."""
 
     bulk: Chosen
@@ -99,7 +99,7 @@ def run(
     subject: Subject,
     files: ModelFiles | None,
     work: Workload,
-    plan: Plan,
+    plan: BenchPlan,
     *,
     cores: int,
     note: Note,
@@ -177,7 +177,7 @@ def rates(runs: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def _in_turn(
-    measured: Probe, baseline: Probe, folder: Path, plan: Plan, reference: str, note: Note
+    measured: Probe, baseline: Probe, folder: Path, plan: BenchPlan, reference: str, note: Note
 ) -> dict[str, Any]:
     """Run both ``repeats`` times in turn, after a warm-up on a few items."""
     few = json.loads((folder / "bulk.json").read_text("utf-8"))
@@ -280,7 +280,7 @@ def _write(path: Path, items: Sequence[Any]) -> None:
 class Planned:
     """The plan, and why this form."""
 
-    plan: Plan
+    plan: BenchPlan
     reason: str
 
 
@@ -317,7 +317,7 @@ def planned(
     found = choice("bulk")
     bulk, query = concrete(found), concrete(choice("query"))
     same = (bulk.form, bulk.threads) == (query.form, query.threads)
-    return Planned(Plan(bulk, None if same else query, repeats), found.reason)
+    return Planned(BenchPlan(bulk, None if same else query, repeats), found.reason)
 
 
 BUDGETS = (256, 512, 1024, 2048, 4096, 8192)

@@ -37,7 +37,7 @@ GO_ON: Messages = [
 Note = Callable[[str], None]
 
 
-class Measured(Protocol):
+class MeasuredRun(Protocol):
     """A side of the comparison: how to ask it, and its memory."""
 
     @property
@@ -72,7 +72,9 @@ class _Side:
 class GenerateBench:
     """One comparison; ``run`` returns its JSON. Without ``raw`` there is nothing to compare with."""
 
-    def __init__(self, sizes: Sizes, *, ours: Measured, raw: Measured | None, note: Note) -> None:
+    def __init__(
+        self, sizes: Sizes, *, ours: MeasuredRun, raw: MeasuredRun | None, note: Note
+    ) -> None:
         self._sizes = sizes
         self._ours = ours
         self._raw = raw

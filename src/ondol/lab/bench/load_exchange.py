@@ -21,7 +21,7 @@ _FINISH = re.compile(rb'"finish_reason":\s*"(\w+)"')
 
 
 @dataclass(slots=True)
-class Reply:
+class StreamedReply:
     """What came, and when: ``begun`` (connecting), ``head``, each of ``tokens``, and ``end``.
 
     Times are the loop's seconds. ``retry_after`` is ``None`` where the header is missing.
@@ -43,8 +43,8 @@ class Exchange(asyncio.Protocol):
     """Sends ``request`` when connected and reads until the answer ends; ``over`` is its future."""
 
     def __init__(self, request: bytes, *, loop: asyncio.AbstractEventLoop) -> None:
-        self.reply = Reply(begun=loop.time())
-        self.over: asyncio.Future[Reply] = loop.create_future()
+        self.reply = StreamedReply(begun=loop.time())
+        self.over: asyncio.Future[StreamedReply] = loop.create_future()
         self._request = request
         self._loop = loop
         self._transport: asyncio.Transport | None = None
@@ -185,7 +185,7 @@ async def exchange(
     *,
     patience: float,
     leave_after: float | None = None,
-) -> Reply:
+) -> StreamedReply:
     """Ask once and return what came; hangs up after ``patience`` or ``leave_after`` seconds.
 
     Raises nothing: what goes wrong is the reply's outcome and code.

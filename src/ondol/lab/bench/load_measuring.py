@@ -27,8 +27,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from ondol.core.errors import BackendError
-from ondol.lab.bench.load_exchange import Reply, exchange
-from ondol.lab.bench.load_plan import Manner, Run, Shot, Target, ask
+from ondol.lab.bench.load_exchange import StreamedReply, exchange
+from ondol.lab.bench.load_plan import LoadRun, Manner, Shot, Target, ask
 from ondol.lab.bench.load_prompts import Count, Messages, PromptMaker, Yardstick
 from ondol.lab.bench.request_trace import Row
 from ondol.lab.evaluate.statistics import percentile
@@ -110,7 +110,7 @@ class Client:
 
     async def _ask(self, number: int, scheduled: float) -> None:
         """Ask until served or out of tries, obeying ``Retry-After``, and keep the record."""
-        tries: list[Reply] = []
+        tries: list[StreamedReply] = []
         while True:
             reply = await exchange(
                 self._host,
@@ -125,7 +125,7 @@ class Client:
             await asyncio.sleep(reply.retry_after if reply.retry_after is not None else 1.0)
         self._records[number] = self._record(number, scheduled, tries)
 
-    def _record(self, number: int, scheduled: float, tries: list[Reply]) -> dict[str, Any]:
+    def _record(self, number: int, scheduled: float, tries: list[StreamedReply]) -> dict[str, Any]:
         last = tries[-1]
         return {
             "number": number,
@@ -252,7 +252,7 @@ def capacity(target: Target, shots: Sequence[Shot], *, slots: int, counted: int)
 
     More shots than are ``counted`` keep the slots busy to the end. Raises ``BackendError``.
     """
-    run: Run = ask(target, shots, Manner(concurrency=slots, counted=counted))
+    run: LoadRun = ask(target, shots, Manner(concurrency=slots, counted=counted))
     done = [one for one in run.seen if one.outcome == "ok"]
     if not done:
         raise BackendError(

@@ -72,7 +72,7 @@ class Manner:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class LoadRun:
     """What a client process brought back."""
 
     seen: tuple[Seen, ...]
@@ -88,7 +88,7 @@ def leaving(count: int, *, share: float, within: float, seed: int) -> tuple[floa
     )
 
 
-def ask(target: Target, shots: Sequence[Shot], manner: Manner | None = None) -> Run:
+def ask(target: Target, shots: Sequence[Shot], manner: Manner | None = None) -> LoadRun:
     """Send ``shots`` from a process of their own and return what came.
 
     Raises ``ProbeFailed`` when that process fails or outlasts every limit.
@@ -108,7 +108,7 @@ def ask(target: Target, shots: Sequence[Shot], manner: Manner | None = None) -> 
     }
     found = _run(plan, seconds=_longest(shots, manner))
     seen = tuple(Seen.of(record, shots[record["number"]].row) for record in found["records"])
-    return Run(seen, found["seconds"], found["cpu_seconds"])
+    return LoadRun(seen, found["seconds"], found["cpu_seconds"])
 
 
 def _body(target: Target, shot: Shot) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 from ondol.core.clock import ManualClock
 from ondol.core.errors import Overloaded
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.settings.lane_sections import LanesSettings
 from ondol.core.timers import ManualTimers
 from ondol.runtime.generation.cost import CostModel, Estimate, PromptShape, Served
 from ondol.runtime.generation.dispatcher import Dispatcher
-from ondol.runtime.generation.lane_queue import Ticket
+from ondol.runtime.generation.lane_queue import QueuedRequest
 from ondol.runtime.generation.policy import Policy
 
 _CHARS_PER_TOKEN = 3.7
@@ -74,7 +74,7 @@ class Fate:
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    ticket: Ticket
+    ticket: QueuedRequest
     arrival: Arrival
     unread: int
     left: int
@@ -158,7 +158,7 @@ class Simulation:
                 shape, lane=arrival.lane, max_tokens=arrival.output_tokens, others=others
             )
 
-        terms = Terms(lane=arrival.lane, deadline_ms=arrival.deadline_ms)
+        terms = RequestTerms(lane=arrival.lane, deadline_ms=arrival.deadline_ms)
         try:
             ticket = await self._dispatcher.acquire(size, terms)
         except Overloaded as refused:

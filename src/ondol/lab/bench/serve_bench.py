@@ -21,7 +21,7 @@ from ondol.lab.bench.load_measuring import (
     tokens_within,
     yardstick_of,
 )
-from ondol.lab.bench.load_plan import Arrivals, Manner, Run, Shot, Target, ask, leaving
+from ondol.lab.bench.load_plan import Arrivals, LoadRun, Manner, Shot, Target, ask, leaving
 from ondol.lab.bench.load_prompts import PromptMaker, Yardstick
 from ondol.lab.bench.request_trace import Row, scaled, strata
 from ondol.lab.evaluate.statistics import percentile
@@ -48,7 +48,7 @@ ALONE = "alone"
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class ServeLoad:
     """What is asked. ``rates`` (requests a second) beat ``loads`` (shares of the capacity).
 
     ``count`` requests a run, or as many as arrive in ``seconds`` where that is more than 0.
@@ -69,7 +69,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ServeTerms:
     """Under which terms: model and slots, the promise, what clients send and how they behave."""
 
     model: str
@@ -87,7 +87,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownPolicy:
     """What was measured of the server alone, and the rows scaled to it."""
 
     yardstick: Yardstick
@@ -99,7 +99,9 @@ class Known:
 class ServeBench:
     """One whole comparison; ``run`` returns its JSON. Raises ``BackendError``, ``ProbeFailed``."""
 
-    def __init__(self, load: Load, terms: Terms, *, start: StartServer, note: Note) -> None:
+    def __init__(
+        self, load: ServeLoad, terms: ServeTerms, *, start: StartServer, note: Note
+    ) -> None:
         self._load = load
         self._terms = terms
         self._start = start
@@ -139,7 +141,7 @@ class ServeBench:
             "runs": runs,
         }
 
-    def _look(self, target: Target) -> Known:
+    def _look(self, target: Target) -> KnownPolicy:
         load, terms = self._load, self._terms
         self._note("what a word costs in tokens")
         yardstick = yardstick_of(target)
@@ -157,9 +159,9 @@ class ServeBench:
             context_tokens=terms.context_tokens,
             most_output=terms.most_output,
         )
-        return Known(yardstick, rows, scale, tuple(ladder))
+        return KnownPolicy(yardstick, rows, scale, tuple(ladder))
 
-    def _capacity(self, target: Target, known: Known) -> float:
+    def _capacity(self, target: Target, known: KnownPolicy) -> float:
         load, terms = self._load, self._terms
         self._warm_up(target, known)
         if load.capacity_rps or load.rates or load.arrivals.kind == "burst":
@@ -177,7 +179,7 @@ class ServeBench:
             return load.rates[:1] or (float(load.arrivals.size or load.count),)
         return load.rates or tuple(share * rps for share in load.loads)
 
-    def _shots(self, known: Known, rate: float, turn: int) -> list[Shot]:
+    def _shots(self, known: KnownPolicy, rate: float, turn: int) -> list[Shot]:
         """Return the schedule that every policy replays at this rate."""
         load, terms = self._load, self._terms
         count = math.ceil(rate * load.seconds) if load.seconds else load.count
@@ -192,7 +194,9 @@ class ServeBench:
             for index, (at, row, leave_after) in enumerate(zip(times, rows, leaves, strict=True))
         ]
 
-    def _one(self, policy: str, known: Known, shots: Sequence[Shot], turn: int) -> dict[str, Any]:
+    def _one(
+        self, policy: str, known: KnownPolicy, shots: Sequence[Shot], turn: int
+    ) -> dict[str, Any]:
         terms = self._terms
         with self._start(policy) as server:
             target = Target(server.url, terms.model, terms.headers)
@@ -208,13 +212,13 @@ class ServeBench:
         found = figures(run.seen, terms.promise, retries=terms.retries)
         return {**found, "memory_mb": memory, **_client(run)}
 
-    def _warm_up(self, target: Target, known: Known, *, turn: int = 0) -> None:
+    def _warm_up(self, target: Target, known: KnownPolicy, *, turn: int = 0) -> None:
         if count := self._load.warm_up:
             rows = strata(known.rows, count=count, seed=self._terms.seed + turn)
             shots = shots_now(self._maker(known), rows, first=7_000_000 + turn * 1000)
             ask(target, shots, Manner(concurrency=self._terms.slots))
 
-    def _maker(self, known: Known) -> PromptMaker:
+    def _maker(self, known: KnownPolicy) -> PromptMaker:
         return PromptMaker(known.yardstick, seed=self._terms.seed, scale=known.scale)
 
 
@@ -235,5 +239,5 @@ def by_policy(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _client(run: Run) -> dict[str, float]:
+def _client(run: LoadRun) -> dict[str, float]:
     return {"client_cpu_share": run.client_cpu_seconds / max(run.seconds, 1e-9)}

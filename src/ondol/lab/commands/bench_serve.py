@@ -19,7 +19,7 @@ from ondol.lab.commands.bench_encoders import Numbers, generator_named
 
 if TYPE_CHECKING:
     from ondol.lab.bench.request_trace import Row
-    from ondol.lab.bench.serve_bench import Load, Server, StartServer, Terms
+    from ondol.lab.bench.serve_bench import ServeLoad, Server, ServeTerms, StartServer
 
 
 POLICIES = ("slo", "sjf", "fifo")
@@ -213,13 +213,13 @@ def serve(
         _show(invocation, found)
 
 
-def _load(how: dict[str, Any]) -> Load:
+def _load(how: dict[str, Any]) -> ServeLoad:
     from ondol.lab.bench.load_plan import Arrivals
-    from ondol.lab.bench.serve_bench import Load
+    from ondol.lab.bench.serve_bench import ServeLoad
 
     arrivals = Arrivals(how["arrivals"], how["seed"], how["burst_size"], how["burst_every"])
     taken = ("count", "seconds", "scale", "median_prefill", "capacity_rps", "capacity_requests")
-    return Load(
+    return ServeLoad(
         rows=_rows(how),
         arrivals=arrivals,
         loads=how["loads"],
@@ -241,16 +241,16 @@ def _rows(how: dict[str, Any]) -> tuple[Row, ...]:
     return rows if how["seconds"] else rows[: how["count"]]
 
 
-def _terms(invocation: Invocation, model: str, how: dict[str, Any], *, alone: bool) -> Terms:
+def _terms(invocation: Invocation, model: str, how: dict[str, Any], *, alone: bool) -> ServeTerms:
     from ondol.lab.bench.load_figures import Promise
-    from ondol.lab.bench.serve_bench import Terms
+    from ondol.lab.bench.serve_bench import ServeTerms
 
     policies = tuple(part.strip() for part in how["policies"].split(",") if part.strip())
     unknown = [policy for policy in policies if policy not in POLICIES]
     if unknown or not policies:
         raise click.UsageError(f"--policies takes {', '.join(POLICIES)}, not {how['policies']!r}")
     generation, keys = invocation.settings.generation, invocation.settings.server.api_keys
-    return Terms(
+    return ServeTerms(
         model=model,
         policies=("as it runs",) if alone else policies,
         context_tokens=generation.context_tokens,

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ondol.app.container import Container
     from ondol.cli.output import Output
     from ondol.lab.evaluate.datasets import Query
-    from ondol.lab.evaluate.fusion_calibration import Learned
-    from ondol.search.calibration import Calibration
+    from ondol.lab.evaluate.fusion_calibration import LearnedFusion
+    from ondol.search.calibration import CollectionCalibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class _Found:
     """What was learned, and what the collection's record holds now."""
 
     collection: str
-    learned: Learned
-    kept: Calibration
+    learned: LearnedFusion
+    kept: CollectionCalibration
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -146,9 +146,9 @@ async def _with_reranker(
     container: Container,
     collection: str,
     queries: list[Query],
-    kept: Calibration,
+    kept: CollectionCalibration,
     told: Callable[[int, int], None],
-) -> Calibration:
+) -> CollectionCalibration:
     from ondol.lab.evaluate.fusion_calibration import rerank_gains
 
     found = await rerank_gains(

@@ -24,9 +24,9 @@ from ondol.lab.commands.eval_retrieval import ingest_corpus, judged_options
 if TYPE_CHECKING:
     from ondol.app.container import Container
     from ondol.cli.output import Output
-    from ondol.core.chunk_options import Chunking
+    from ondol.core.chunk_options import ChunkOptions
     from ondol.core.settings.sections import IngestSettings
-    from ondol.lab.evaluate.cut_optimiser import OnStep, Optimised, Trial
+    from ondol.lab.evaluate.cut_optimiser import CutTrial, OnStep, Optimised
     from ondol.lab.evaluate.datasets import Query
     from ondol.lab.evaluate.statistics import Difference
 
@@ -142,7 +142,7 @@ def _show_settings(output: Output, found: Optimised) -> None:
         output.text(f"{key.removeprefix('retrieval.')} = {shown}")
 
 
-def _cut(chunking: Chunking | None) -> str:
+def _cut(chunking: ChunkOptions | None) -> str:
     return "unrecorded" if chunking is None else f"{chunking.strategy} {chunking.target}"
 
 
@@ -150,7 +150,7 @@ def _gain(found: Difference) -> str:
     return f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
 
 
-def _figures(trial: Trial) -> list[str]:
+def _figures(trial: CutTrial) -> list[str]:
     return [f"{getattr(trial, figure):.4f}" for figure in _FIGURES]
 
 

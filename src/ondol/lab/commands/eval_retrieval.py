@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ondol.core.types import SearchMode
     from ondol.documents.ingest_report import IngestProgress, Progress
     from ondol.lab.evaluate.datasets import RetrievalDataset
-    from ondol.lab.evaluate.quality_gate import Verdict
+    from ondol.lab.evaluate.quality_gate import GateVerdict
     from ondol.lab.evaluate.retrieval_evaluation import RetrievalEvaluation, RetrievalScores
 
 
@@ -39,7 +39,7 @@ def show(
     output: Output,
     found: RetrievalEvaluation,
     mode: SearchMode,
-    verdict: Verdict | None,
+    verdict: GateVerdict | None,
     *,
     items: bool,
 ) -> None:

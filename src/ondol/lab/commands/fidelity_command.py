@@ -12,7 +12,7 @@ from ondol.cli.options import global_options
 from ondol.cli.output import meter
 
 if TYPE_CHECKING:
-    from ondol.lab.evaluate.datasets import Material
+    from ondol.lab.evaluate.datasets import FidelityMaterial
     from ondol.lab.evaluate.form_fidelity import FormFidelity
     from ondol.lab.probe.operations import Subject
 
@@ -98,7 +98,7 @@ def _subject(invocation: Invocation, name: str) -> Subject:
 
 
 def _measure(
-    invocation: Invocation, subject: Subject, forms: tuple[str, ...], found: Material
+    invocation: Invocation, subject: Subject, forms: tuple[str, ...], found: FidelityMaterial
 ) -> list[FormFidelity]:
     from ondol.core.machine import usable_cores
     from ondol.lab.evaluate.form_fidelity import evaluate
@@ -114,7 +114,7 @@ def _measure(
 
 
 def _report(
-    invocation: Invocation, subject: Subject, results: list[FormFidelity], found: Material
+    invocation: Invocation, subject: Subject, results: list[FormFidelity], found: FidelityMaterial
 ) -> None:
     limits = invocation.settings.fidelity
     output = invocation.output

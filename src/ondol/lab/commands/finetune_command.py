@@ -19,7 +19,7 @@ from ondol.lab.commands.eval_retrieval import ingest_corpus
 
 if TYPE_CHECKING:
     from ondol.lab.evaluate.datasets import Query
-    from ondol.lab.finetune.finetuning import Finetuning, Outcome, Prepared
+    from ondol.lab.finetune.finetuning import Finetuning, FinetuningOutcome, PreparedFinetuning
     from ondol.lab.finetune.recipe import Recipe, TrainingProgress
 
 _PATH = click.Path(path_type=Path)
@@ -123,7 +123,7 @@ def finetune(
     A run that is stopped goes on when it is asked for again. Use it with --set models.embedder=NAME
     and ingest into a new collection.
     """
-    from ondol.lab.finetune.finetuning import Finetuning, Wish
+    from ondol.lab.finetune.finetuning import Finetuning, FinetuningOptions
     from ondol.lab.finetune.reranker_finetuning import RerankerFinetuning
     from ondol.lab.finetune.training_pairs import Mining, read_pairs
 
@@ -136,7 +136,7 @@ def finetune(
     queries = [query for path in pairs for query in read_pairs(path)]
     judging = None if judge is None else read_pairs(judge)
     recipe = _recipe(invocation, numbers)
-    wish = Wish(
+    wish = FinetuningOptions(
         name=name,
         collection=collection or f"eval-{corpus.resolve().name if corpus else ''}",
         share=share,
@@ -171,14 +171,16 @@ async def _prepare(
     judge: list[Query] | None,
     corpus: Path | None,
     shown: Meter,
-) -> Prepared:
+) -> PreparedFinetuning:
     async with invocation.container(embedder=True, keywords=True) as container:
         if corpus is not None:
             await ingest_corpus(container, corpus, shown)
         return await run.prepare(container, pairs, judge)
 
 
-async def _examine(invocation: Invocation, run: Finetuning, prepared: Prepared, entry: Any) -> Any:
+async def _examine(
+    invocation: Invocation, run: Finetuning, prepared: PreparedFinetuning, entry: Any
+) -> Any:
     async with invocation.container(embedder=True, keywords=True) as container:
         return await run.examine(container, prepared, entry)
 
@@ -200,7 +202,7 @@ def _training(shown: Meter) -> Callable[[TrainingProgress], None]:
     return show
 
 
-def _note(invocation: Invocation, prepared: Prepared) -> None:
+def _note(invocation: Invocation, prepared: PreparedFinetuning) -> None:
     note = invocation.output.note
     note(
         f"{len(prepared.material.items)} pairs to learn from, {len(prepared.held_back)} to judge by"
@@ -211,7 +213,7 @@ def _note(invocation: Invocation, prepared: Prepared) -> None:
         note(f"{prepared.material.unknown} pairs left out: they name no document of the collection")
 
 
-def _show(invocation: Invocation, outcome: Outcome) -> None:
+def _show(invocation: Invocation, outcome: FinetuningOutcome) -> None:
     output = invocation.output
     if output.as_json:
         output.data({"model": outcome.entry.id, "forms": outcome.entry.forms, **outcome.made})

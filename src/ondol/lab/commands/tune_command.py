@@ -12,7 +12,7 @@ from ondol.cli.output import meter
 
 if TYPE_CHECKING:
     from ondol.lab.tune.generator_tuning import GeneratorTuneService
-    from ondol.lab.tune.tuning import Tuned, TuneService, Wish
+    from ondol.lab.tune.tuning import Tuned, TuneOptions, TuneService
     from ondol.models.library import ModelFiles
     from ondol.models.profile import ModelProfile
 
@@ -41,11 +41,11 @@ def tune(invocation: Invocation, *, names: tuple[str, ...], quick: bool, force: 
     versions and weights are those of the last time. Ctrl-C keeps what was measured; the next run
     goes on from there.
     """
-    from ondol.lab.tune.tuning import Wish
+    from ondol.lab.tune.tuning import TuneOptions
 
     invocation.start_logging()
     models = names or _from_settings(invocation)
-    wish = Wish(quick=quick, force=force).shared_by(len(models))
+    wish = TuneOptions(quick=quick, force=force).shared_by(len(models))
     library = invocation.container().library
     found = [_tune(invocation, library.files(name), wish) for name in models]
     if invocation.output.as_json:
@@ -55,7 +55,7 @@ def tune(invocation: Invocation, *, names: tuple[str, ...], quick: bool, force: 
         _show(invocation, one)
 
 
-def _tune(invocation: Invocation, files: ModelFiles, wish: Wish) -> Tuned:
+def _tune(invocation: Invocation, files: ModelFiles, wish: TuneOptions) -> Tuned:
     if files.entry.role == "generator":
         generators = _generator_service(invocation)
         total, run = generators.steps(wish=wish), generators.tune

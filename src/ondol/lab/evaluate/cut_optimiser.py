@@ -32,12 +32,18 @@ from typing import Any, Literal
 
 from ondol.app.container import Container
 from ondol.app.store_assembly import open_documents
-from ondol.core.chunk_options import Chunking, ChunkStrategy
+from ondol.core.chunk_options import ChunkOptions, ChunkStrategy
 from ondol.core.clock import Clock
 from ondol.core.errors import Conflict, InvalidInput, NotFound, OndolError
 from ondol.core.settings import Settings
 from ondol.core.settings.sections import RetrievalSettings
-from ondol.documents.ingest_passages import Prepared, Vectors, cut_passages, embed_missing, prepare
+from ondol.documents.ingest_passages import (
+    PreparedDocument,
+    Vectors,
+    cut_passages,
+    embed_missing,
+    prepare,
+)
 from ondol.documents.keywords import words_of
 from ondol.documents.rechunking import GROUP_CHUNKS, as_read
 from ondol.lab.evaluate.answer_evaluation import differences, mean
@@ -65,7 +71,7 @@ class Cut:
     for it, in ``seconds`` with all else; both are 0 for the collection as it is.
     """
 
-    chunking: Chunking | None
+    chunking: ChunkOptions | None
     retrieval: RetrievalService
     collection: str
     passages: int | None = None
@@ -83,12 +89,12 @@ class Cut:
 
 
 def candidates(
-    now: Chunking | None,
-    default: Chunking,
+    now: ChunkOptions | None,
+    default: ChunkOptions,
     *,
     strategies: Sequence[ChunkStrategy] = (),
     lengths: Sequence[int] = (),
-) -> list[Chunking]:
+) -> list[ChunkOptions]:
     """Return every strategy at every length, but for ``now``; where none is given, that of ``now``.
 
     What is repeated between passages is that of ``now``; ``default`` stands for a cut that was never
@@ -104,7 +110,7 @@ def candidates(
             param="chunk_chars",
         )
     found = [
-        Chunking(strategy, length, base.overlap)
+        ChunkOptions(strategy, length, base.overlap)
         for strategy in dict.fromkeys(strategies or (base.strategy,))
         for length in dict.fromkeys(lengths or (base.target,))
     ]
@@ -121,7 +127,7 @@ KEYS = ("mode", "fusion", "dense_weight", "calibration", "candidates", "top_k", 
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class CutTrial:
     """One choice of cut and settings, its nDCG@10 and Recall@10 on the half that chooses.
 
     ``seconds`` is how long asking took.
@@ -154,8 +160,8 @@ class Optimised:
     only one of the two was chosen.
     """
 
-    trials: tuple[Trial, ...]
-    chosen: Trial
+    trials: tuple[CutTrial, ...]
+    chosen: CutTrial
     chosen_on: int
     held_out: int
     before: RetrievalScores
@@ -186,9 +192,9 @@ class Optimised:
         return gained.low <= 0 <= gained.high
 
     @property
-    def cuts(self) -> tuple[Trial, ...]:
+    def cuts(self) -> tuple[CutTrial, ...]:
         """The first trial on each cut: all at what is set."""
-        first: dict[int, Trial] = {}
+        first: dict[int, CutTrial] = {}
         for one in self.trials:
             first.setdefault(id(one.cut), one)
         return tuple(first.values())
@@ -227,7 +233,7 @@ class _Making:
     """One cut while it is made; ``name`` is its collection in the scratch store."""
 
     name: str
-    chunking: Chunking
+    chunking: ChunkOptions
     passages: int = 0
     embedded: int = 0
 
@@ -252,13 +258,13 @@ class Cutting:
         """How many documents each cut takes."""
         return self._kept.documents
 
-    async def make(self, chunking: Chunking, *, told: Told | None = None) -> Cut:
+    async def make(self, chunking: ChunkOptions, *, told: Told | None = None) -> Cut:
         """Return the collection as ``chunking`` cuts it; raises the first document's error."""
         started = self._clock.monotonic()
         making = _Making(f"cut-{len(self._made)}", chunking)
         await asyncio.to_thread(self._create, making)
         sources = await asyncio.to_thread(self._store.names, self._kept.name)
-        group: list[Prepared] = []
+        group: list[PreparedDocument] = []
         # In the order of their sources, as rechunking would store them.
         for source in sorted(sources):
             prepared = await asyncio.to_thread(self._prepare, making, sources[source])
@@ -293,7 +299,7 @@ class Cutting:
         KeywordStore(self._scratch.database).set(making.name, kept.keywords)
         CalibrationStore(self._scratch.database).set(making.name, kept.calibration)
 
-    def _prepare(self, making: _Making, name: str) -> Prepared | None:
+    def _prepare(self, making: _Making, name: str) -> PreparedDocument | None:
         """Return the document cut; ``None`` where it is gone by now, or nothing is in it."""
         try:
             stored = self._store.document(self._kept.name, name)
@@ -323,7 +329,7 @@ class Cutting:
             if one.indexed is not None
         }
 
-    async def _store_group(self, making: _Making, group: Sequence[Prepared]) -> None:
+    async def _store_group(self, making: _Making, group: Sequence[PreparedDocument]) -> None:
         for prepared, vectors in zip(
             group, await embed_missing(group, self._embedding), strict=True
         ):
@@ -427,7 +433,7 @@ class Optimiser:
         queries: Sequence[Query],
         current: RetrievalSettings,
         *,
-        cuts: Sequence[Chunking] = (),
+        cuts: Sequence[ChunkOptions] = (),
         told: OnStep | None = None,
     ) -> Optimised:
         """Choose on one half of ``queries``, decide on the other; ``told`` hears how far it is.
@@ -452,7 +458,7 @@ class Optimiser:
         return await self._decide(trials, best, choosing, deciding)
 
     async def _decide(
-        self, trials: list[Trial], best: Trial, choosing: list[Query], deciding: list[Query]
+        self, trials: list[CutTrial], best: CutTrial, choosing: list[Query], deciding: list[Query]
     ) -> Optimised:
         own, hits_before, hits_after = trials[0], HitLog(), HitLog()
         before = await self._score(own.cut, deciding, own.settings, hits_before)
@@ -506,17 +512,19 @@ class Optimiser:
         deep = ({"rerank": "on", "rerank_depth": depth} for depth in _RERANK_DEPTHS)
         return [off, *(best.model_copy(update=one) for one in deep)]
 
-    async def _cut(self, cuts: Sequence[Chunking]) -> AsyncIterator[Cut]:
+    async def _cut(self, cuts: Sequence[ChunkOptions]) -> AsyncIterator[Cut]:
         if self._cutting is None:
             return
         for chunking in cuts:
             note = f"cutting {chunking.strategy} {chunking.target}"
             yield await self._cutting.make(chunking, told=partial(self._step, note))
 
-    async def _try(self, cut: Cut, queries: Sequence[Query], settings: RetrievalSettings) -> Trial:
+    async def _try(
+        self, cut: Cut, queries: Sequence[Query], settings: RetrievalSettings
+    ) -> CutTrial:
         hits = HitLog()
         scores = await self._score(cut, queries, settings, hits)
-        return Trial(
+        return CutTrial(
             cut,
             settings,
             mean(scores.queries, "ndcg_at_10"),

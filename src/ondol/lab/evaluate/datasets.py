@@ -310,7 +310,7 @@ class Retrieval:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class FidelityMaterial:
     """Texts and pairs are for embedders, lists for rerankers, retrieval for embedders."""
 
     texts: tuple[str, ...] = ()
@@ -318,9 +318,9 @@ class Material:
     lists: tuple[JudgedList, ...] = ()
     retrieval: Retrieval | None = None
 
-    def lightened(self) -> Material:
+    def lightened(self) -> FidelityMaterial:
         """Return a part of everything: enough to find out which form is broken, or how fast."""
-        return Material(
+        return FidelityMaterial(
             texts=self.texts[::4],
             pairs=self.pairs,  # short, and rho is too noisy on fewer
             lists=self.lists[::5],
@@ -348,14 +348,16 @@ def material(
     texts: Path | None = None,
     sts: Path | None = None,
     dataset: Path | None = None,
-) -> Material:
+) -> FidelityMaterial:
     """Return what to measure a model of ``role`` on: the files given, our samples for the rest.
 
     Raises ``NotFound`` or ``InvalidInput`` for files that are missing or malformed.
     """
     if role == "reranker":
-        return Material(lists=tuple(_lists_of(dataset) if dataset else sample_lists(languages)))
-    return Material(
+        return FidelityMaterial(
+            lists=tuple(_lists_of(dataset) if dataset else sample_lists(languages))
+        )
+    return FidelityMaterial(
         texts=tuple(read_texts(texts) if texts else sample_texts(languages)),
         pairs=tuple(read_pairs(sts) if sts else _sample_pairs(languages)),
         retrieval=_retrieval_of(dataset) if dataset else pooled(sample_lists(languages)),

@@ -17,7 +17,7 @@ import numpy as np
 
 from ondol.core.errors import BackendError
 from ondol.core.types import FloatMatrix
-from ondol.lab.evaluate.datasets import Material, Retrieval
+from ondol.lab.evaluate.datasets import FidelityMaterial, Retrieval
 from ondol.lab.evaluate.fidelity import (
     EmbedderFidelity,
     Fidelity,
@@ -70,7 +70,7 @@ class FormFidelity:
 class FidelityItems:
     """The items of one subject as files in ``folder``, and the reading of what comes back."""
 
-    def __init__(self, subject: Subject, material: Material, folder: Path) -> None:
+    def __init__(self, subject: Subject, material: FidelityMaterial, folder: Path) -> None:
         self._subject = subject
         self._material = material
         self._folder = folder
@@ -106,7 +106,7 @@ class FidelityItems:
 def evaluate(
     subject: Subject,
     forms: Sequence[str],
-    material: Material,
+    material: FidelityMaterial,
     *,
     threads: int,
     told: OnStep | None = None,
@@ -134,7 +134,7 @@ def evaluate(
 
 
 def compared(
-    subject: Subject, material: Material, reference: FloatMatrix, rows: FloatMatrix
+    subject: Subject, material: FidelityMaterial, reference: FloatMatrix, rows: FloatMatrix
 ) -> Fidelity:
     """Return the figures of ``rows`` against ``reference``, both in the order of the items."""
     if subject.role == "reranker":
@@ -182,7 +182,7 @@ def read_figures(role: str, data: dict[str, Any]) -> Fidelity:
     return kind(**{name: value for name, value in data.items() if name in names})
 
 
-def _items(subject: Subject, material: Material) -> list[str | list[str]]:
+def _items(subject: Subject, material: FidelityMaterial) -> list[str | list[str]]:
     if subject.role == "reranker":
         return [[pair.query, pair.document] for pair in pair_items(material.lists)]
     sentences = [text for pair in material.pairs for text in (pair.left, pair.right)]
@@ -203,7 +203,9 @@ def _mixed(items: Sequence[Any]) -> list[Any]:
     return mixed or some
 
 
-def _reranker(material: Material, reference: FloatMatrix, rows: FloatMatrix) -> RerankerFidelity:
+def _reranker(
+    material: FidelityMaterial, reference: FloatMatrix, rows: FloatMatrix
+) -> RerankerFidelity:
     ends = np.cumsum([len(one.documents) for one in material.lists])[:-1]
     before, after = np.split(reference[:, 0], ends), np.split(rows[:, 0], ends)
     found = compare_scores(before, after)

@@ -155,7 +155,7 @@ class HeldBack:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class LearnedFusion:
     """The weight that was learned, what the held-back half says of it, and whether it may be used.
 
     ``against_default`` compares with what is set, ``against_fixed`` a weight by query with a fixed
@@ -186,7 +186,7 @@ class Calibrator:
 
     async def learn(
         self, collection: str, queries: Sequence[Query], *, told: Told | None = None
-    ) -> Learned:
+    ) -> LearnedFusion:
         """Return what ``queries`` teach about ``collection``; ``told`` hears (done, total).
 
         Raises ``InvalidInput`` for fewer than 16 questions with a judged document.
@@ -225,7 +225,9 @@ class Calibrator:
         )
 
 
-def decide(learning: Sequence[Sample], deciding: Sequence[Sample], *, default: float) -> Learned:
+def decide(
+    learning: Sequence[Sample], deciding: Sequence[Sample], *, default: float
+) -> LearnedFusion:
     """Return the weight that ``learning`` teaches and what ``deciding`` says of it."""
     dense = fixed_weight(learning, default=default)
     by_query = weight_by_query(learning, middle=dense)
@@ -247,7 +249,7 @@ def decide(learning: Sequence[Sample], deciding: Sequence[Sample], *, default: f
         used, after = by_query, following
     accepted, reason = _judge(held_back, _mean(after), same=used is None and dense == default)
     figures = {**asdict(held_back), "learned_on": len(learning)}
-    return Learned(
+    return LearnedFusion(
         weight=FusionWeight(dense, by_query=used, figures=figures),
         learned_on=len(learning),
         held_back=held_back,

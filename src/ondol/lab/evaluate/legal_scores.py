@@ -21,7 +21,7 @@ from statistics import fmean
 from typing import Any
 
 from ondol.lab.evaluate.statistics import set_scores, told_scores
-from ondol.lab.evaluate.task_items import Sources
+from ondol.lab.evaluate.task_items import ItemSources
 from ondol.lab.evaluate.task_runs import Done, Figures, rows_of, said_in
 from ondol.packs.legal.own_names import document_keys
 from ondol.packs.legal.references import references_of
@@ -60,7 +60,10 @@ class CitedProvisions:
 
 
 def cited_provisions(
-    result: Mapping[str, Any], keys: Sequence[str], wanted: Sequence[str] | None, sources: Sources
+    result: Mapping[str, Any],
+    keys: Sequence[str],
+    wanted: Sequence[str] | None,
+    sources: ItemSources,
 ) -> CitedProvisions:
     """Return what ``result`` cites, against ``wanted``: articles by name, or documents."""
     every = _once(_cited(result, keys, sources))
@@ -79,7 +82,7 @@ def cited_provisions(
     )
 
 
-def tags_of(documents: Iterable[str], sources: Sources) -> list[str]:
+def tags_of(documents: Iterable[str], sources: ItemSources) -> list[str]:
     """Return the fields of law that ``documents`` say of themselves, as the step ``tags`` names them."""
     return [
         name
@@ -89,7 +92,9 @@ def tags_of(documents: Iterable[str], sources: Sources) -> list[str]:
     ]
 
 
-def _cited(result: Mapping[str, Any], keys: Sequence[str], sources: Sources) -> Iterable[_Cited]:
+def _cited(
+    result: Mapping[str, Any], keys: Sequence[str], sources: ItemSources
+) -> Iterable[_Cited]:
     for key, row in rows_of(result, keys):
         for one in row.get("evidence") or ():
             if isinstance(one, Mapping) and one["document"] != "input":
@@ -102,7 +107,7 @@ def _cited(result: Mapping[str, Any], keys: Sequence[str], sources: Sources) -> 
         yield from _spoken(key, row, sources)
 
 
-def _spoken(key: str, row: Mapping[str, Any], sources: Sources) -> Iterable[_Cited]:
+def _spoken(key: str, row: Mapping[str, Any], sources: ItemSources) -> Iterable[_Cited]:
     """Yield the laws and cases that the words of a row name; a name that names none is one as well."""
     named = references_of(said_in(row))
     for one in named:
@@ -143,7 +148,7 @@ def law_figures(task: Task, done: Done, keys: Sequence[str], store: DocumentStor
             result.result,
             _law_keys(result, keys),
             run.item.expected.provisions,
-            Sources(task, run.item.input, store),
+            ItemSources(task, run.item.input, store),
         )
         for run, result in done
     ]

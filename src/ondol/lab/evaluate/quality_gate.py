@@ -35,7 +35,7 @@ class Fallen:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GateVerdict:
     """How a run stands to its baseline, over the ``queries`` that both have."""
 
     passed: bool
@@ -102,7 +102,9 @@ def read_baseline(file: Path, *, dataset: str, mode: SearchMode) -> Scores:
     return queries
 
 
-def check(before: Scores, scores: Sequence[QueryScore], *, tolerance: float = TOLERANCE) -> Verdict:
+def check(
+    before: Scores, scores: Sequence[QueryScore], *, tolerance: float = TOLERANCE
+) -> GateVerdict:
     """Return how ``scores`` stand to the baseline's; fails where nDCG@10 or Recall@10 fell by more
     than ``tolerance``. Raises ``InvalidInput`` where the two share no query.
     """
@@ -115,7 +117,7 @@ def check(before: Scores, scores: Sequence[QueryScore], *, tolerance: float = TO
         )
     was = {f: sum(before[one.id][f] for one in shared) / len(shared) for f in GATED}
     now = {f: mean(shared, f) for f in GATED}
-    return Verdict(
+    return GateVerdict(
         # Sums of the same numbers in another order differ in the last place.
         passed=all(now[f] >= was[f] - tolerance - 1e-9 for f in GATED),
         tolerance=tolerance,

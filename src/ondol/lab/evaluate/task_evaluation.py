@@ -25,12 +25,12 @@ from ondol.lab.evaluate.statistics import (
     told_scores,
 )
 from ondol.lab.evaluate.task_baselines import Baseline, baseline_of
-from ondol.lab.evaluate.task_items import ExpectedAspect, Sources, TaskItem
+from ondol.lab.evaluate.task_items import ExpectedAspect, ItemSources, TaskItem
 from ondol.lab.evaluate.task_runs import (
     Done,
+    EvaluationRun,
     Figures,
     OnStep,
-    TaskRun,
     claim_keys,
     judged_claims,
     rows_of,
@@ -48,7 +48,7 @@ MISFIT = "result_misfit"
 
 
 def figures_of(
-    task: Task, runs: Sequence[TaskRun], store: DocumentStore, *, origin: Task | None = None
+    task: Task, runs: Sequence[EvaluationRun], store: DocumentStore, *, origin: Task | None = None
 ) -> Figures:
     """Return the figures of ``runs`` of ``task``.
 
@@ -77,7 +77,7 @@ def worded(result: Mapping[str, Any], keys: Sequence[str]) -> set[str]:
 
 
 def aspect_coverage(
-    ours: Sequence[TaskRun], others: Sequence[TaskRun], keys: Sequence[str]
+    ours: Sequence[EvaluationRun], others: Sequence[EvaluationRun], keys: Sequence[str]
 ) -> float | None:
     """Return the share of the aspects worded by ``others`` that ``ours`` word, item by item."""
     pairs = [
@@ -95,7 +95,7 @@ def _labels(task: Task, done: Done, store: DocumentStore) -> Figures:
     for run, result in done:
         rows = result.result.get("labels") or []
         known |= set(result.result.get("distribution") or {})
-        ids = list(Sources(task, run.item.input, store).entries) or [row["id"] for row in rows]
+        ids = list(ItemSources(task, run.item.input, store).entries) or [row["id"] for row in rows]
         said = {row["id"]: row["label"] for row in rows}
         pairs += [
             (label, said.get(name, "")) for name, label in run.item.expected.truths(ids).items()
@@ -171,7 +171,7 @@ def _claims(task: Task, done: Done, keys: Sequence[str], store: DocumentStore) -
         return {}
     judged = [
         judged_claims(
-            result.result, keys, result.dropped_claims, Sources(task, run.item.input, store)
+            result.result, keys, result.dropped_claims, ItemSources(task, run.item.input, store)
         )
         for run, result in done
     ]
@@ -188,7 +188,7 @@ def _claims(task: Task, done: Done, keys: Sequence[str], store: DocumentStore) -
     }
 
 
-def _cost(runs: Sequence[TaskRun], done: Done, task: Task) -> Figures:
+def _cost(runs: Sequence[EvaluationRun], done: Done, task: Task) -> Figures:
     count = max(len(runs), 1)
     valid = sum(fits(result.result, task.output) for _, result in done)
     given = len(done) + sum(run.error == MISFIT for run in runs)
@@ -216,7 +216,7 @@ class TaskEvaluation:
     """The figures and the runs of a task and of its baselines, by name; ``OURS`` is the task."""
 
     figures: Mapping[str, Figures]
-    runs: Mapping[str, Sequence[TaskRun]]
+    runs: Mapping[str, Sequence[EvaluationRun]]
     coverage: Mapping[str, float | None]
     model: str
 

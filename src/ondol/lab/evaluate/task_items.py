@@ -159,7 +159,7 @@ def _together(path: Path, rows: Sequence[Mapping[str, Any]], task: Task) -> list
     return items
 
 
-class Sources:
+class ItemSources:
     """The sources of one run of ``task`` on ``input``."""
 
     def __init__(self, task: Task, input: Mapping[str, Any], store: DocumentStore) -> None:

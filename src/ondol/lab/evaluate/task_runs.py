@@ -20,8 +20,8 @@ from typing import Any
 from ondol.answers.features import coverage, features, numbers, union
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import OndolError
-from ondol.core.request_terms import Terms
-from ondol.lab.evaluate.task_items import Sources, TaskItem
+from ondol.core.request_terms import RequestTerms
+from ondol.lab.evaluate.task_items import ItemSources, TaskItem
 from ondol.tasks.declaration import Task
 from ondol.tasks.steps.verify import VerifyParameters
 from ondol.tasks.task_service import TaskResult, TaskService
@@ -33,7 +33,7 @@ OnStep = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class TaskRun:
+class EvaluationRun:
     """One run of one item: its result, or the code of what stopped it, after ``seconds``."""
 
     item: TaskItem
@@ -42,7 +42,7 @@ class TaskRun:
     seconds: float
 
 
-Done = Sequence[tuple[TaskRun, TaskResult]]
+Done = Sequence[tuple[EvaluationRun, TaskResult]]
 """The runs that gave a result, with it."""
 
 Figures = dict[str, Any]
@@ -56,7 +56,7 @@ async def run_all(
     told: OnStep | None = None,
     clock: Clock | None = None,
     at_once: int = 1,
-) -> dict[str, list[TaskRun]]:
+) -> dict[str, list[EvaluationRun]]:
     """Return, by variant, one run per item, in the order of ``items``.
 
     ``told`` hears (runs done, runs in all, variant) before each run. ``at_once`` items are run side by
@@ -64,7 +64,7 @@ async def run_all(
     """
     clock = clock or SystemClock()
     names = list(variants)
-    found: list[dict[str, TaskRun]] = [{} for _ in items]
+    found: list[dict[str, EvaluationRun]] = [{} for _ in items]
     free = asyncio.Semaphore(at_once)
     begun = 0
 
@@ -83,13 +83,13 @@ async def run_all(
     return {name: [one[name] for one in found] for name in names}
 
 
-async def _run(tasks: TaskService, task: Task, item: TaskItem, clock: Clock) -> TaskRun:
+async def _run(tasks: TaskService, task: Task, item: TaskItem, clock: Clock) -> EvaluationRun:
     before = clock.monotonic()
     try:
-        result = await tasks.run(task, item.input, terms=Terms(lane=LANE))
+        result = await tasks.run(task, item.input, terms=RequestTerms(lane=LANE))
     except OndolError as error:
-        return TaskRun(item, None, error.code, clock.monotonic() - before)
-    return TaskRun(item, result, "", clock.monotonic() - before)
+        return EvaluationRun(item, None, error.code, clock.monotonic() - before)
+    return EvaluationRun(item, result, "", clock.monotonic() - before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def said_in(row: Mapping[str, Any]) -> str:
 
 
 def judged_claims(
-    result: Mapping[str, Any], keys: Sequence[str], dropped: int, sources: Sources
+    result: Mapping[str, Any], keys: Sequence[str], dropped: int, sources: ItemSources
 ) -> Claims:
     """Return how the claims of one result stand; ``dropped`` were taken out of it before."""
     kept = supported = 0

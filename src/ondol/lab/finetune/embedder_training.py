@@ -46,7 +46,7 @@ class TextItem(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class TrainedWeights:
     """What a run came to: the tensors that may have changed, and how it went."""
 
     tensors: dict[str, FloatArray]
@@ -85,7 +85,7 @@ def train_embedder(
     identity: str,
     clock: Clock,
     told: OnTraining | None = None,
-) -> Learned:
+) -> TrainedWeights:
     """Train ``files`` on ``items`` over ``passages``, going on from ``checkpoint`` where it is this run's.
 
     Raises ``InvalidInput`` where nothing is left to learn from, ``ModelError`` where training fails.
@@ -112,7 +112,7 @@ def train_embedder(
         told=told,
     )
     report = trainer.run()
-    return Learned(network.learned(), report)
+    return TrainedWeights(network.learned(), report)
 
 
 def training_set(

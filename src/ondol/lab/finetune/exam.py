@@ -39,7 +39,7 @@ class ModeVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ExamVerdict:
     """What ``questions`` held-back questions say, by mode of search."""
 
     questions: int
@@ -99,7 +99,7 @@ async def examine(
     modes: Sequence[SearchMode],
     now: Callable[[], float],
     told: Told | None = None,
-) -> Verdict:
+) -> ExamVerdict:
     """Ask both models every query in every mode; ``told`` hears (done, total)."""
     total, done = 2 * len(modes) * len(queries), 0
     found: dict[str, ModeVerdict] = {}
@@ -131,4 +131,4 @@ async def examine(
                 values(sides[0].queries, FIGURE), values(sides[1].queries, FIGURE)
             ),
         )
-    return Verdict(len(queries), found)
+    return ExamVerdict(len(queries), found)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ondol.backends.protocols import Encoder
+from ondol.backends.protocols import EncoderBackend
 from ondol.core.types import Encoded, FloatMatrix, Pair
 from ondol.lab.evaluate.fidelity import compare_embeddings
 from ondol.models.catalogue import CatalogueEntry
@@ -69,7 +69,7 @@ def _rows(
         encoder.close()
 
 
-def _run(encoder: Encoder, items: Sequence[Encoded]) -> FloatMatrix:
+def _run(encoder: EncoderBackend, items: Sequence[Encoded]) -> FloatMatrix:
     rows = []
     for start in range(0, len(items), 8):
         batch = items[start : start + 8]

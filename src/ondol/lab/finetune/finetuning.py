@@ -33,21 +33,21 @@ from ondol.core.types import FloatMatrix, Pair
 from ondol.lab.evaluate.datasets import Query
 from ondol.lab.finetune.candidate import adopt, candidate_files, make_candidate
 from ondol.lab.finetune.embedder_training import (
-    Learned,
     OnTraining,
+    TrainedWeights,
     check_trainable,
     train_embedder,
 )
-from ondol.lab.finetune.exam import Verdict, examine, modes_of
+from ondol.lab.finetune.exam import ExamVerdict, examine, modes_of
 from ondol.lab.finetune.faithful import Faithful, faithful_forms
 from ondol.lab.finetune.recipe import Recipe
 from ondol.lab.finetune.training_pairs import (
     MadePair,
-    Material,
     MaterialMaker,
     Mining,
-    Piece,
     Split,
+    TextPiece,
+    TrainingMaterial,
     apart,
     digest_of,
     in_share,
@@ -118,7 +118,7 @@ class RevectoredStore:
 async def revectored(
     store: DocumentStore,
     collection: str,
-    pieces: Sequence[Piece],
+    pieces: Sequence[TextPiece],
     embedding: EmbeddingService,
     *,
     told: Told | None = None,
@@ -155,7 +155,7 @@ _MOST_MADE = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class FinetuningOptions:
     """What to make: a model ``name`` from the settings' embedder, for ``collection``.
 
     ``from_text`` is how many pairs are made of the text; ``share`` how much is held back where
@@ -173,22 +173,22 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedFinetuning:
     """A run that can start: the material, the questions that judge, and what names it."""
 
     identity: str
-    material: Material
+    material: TrainingMaterial
     held_back: tuple[Query, ...]
     overlapping: int
     data_digest: str
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FinetuningOutcome:
     """A model that was examined; ``made`` is what its entry will say of how it came to be."""
 
     entry: CatalogueEntry
-    verdict: Verdict
+    verdict: ExamVerdict
     made: dict[str, Any]
 
 
@@ -198,7 +198,7 @@ class Finetuning:
     def __init__(
         self,
         settings: Settings,
-        wish: Wish,
+        wish: FinetuningOptions,
         recipe: Recipe,
         *,
         library: ModelLibrary,
@@ -219,7 +219,7 @@ class Finetuning:
 
     async def prepare(
         self, container: Container, pairs: Sequence[Query], judge: Sequence[Query] | None = None
-    ) -> Prepared:
+    ) -> PreparedFinetuning:
         """Split the pairs, make more of the text where wished, and look for wrong passages.
 
         ``judge`` are the questions to hold back; without them, a share of ``pairs``. Raises
@@ -251,11 +251,11 @@ class Finetuning:
             material = await maker.from_pairs(parted.training, made)
             self._work.mkdir(parents=True, exist_ok=True)
             await asyncio.to_thread(write_material, path, material)
-        return Prepared(identity, material, held, parted.overlapping, digest)
+        return PreparedFinetuning(identity, material, held, parted.overlapping, digest)
 
     def train(
-        self, prepared: Prepared, *, told: OnTraining | None = None
-    ) -> tuple[Learned, Faithful]:
+        self, prepared: PreparedFinetuning, *, told: OnTraining | None = None
+    ) -> tuple[TrainedWeights, Faithful]:
         """Train, write the candidate, and make its default form; blocks for as long as it takes.
 
         Goes on from the checkpoint of the same run. Raises ``ModelError``.
@@ -283,8 +283,8 @@ class Finetuning:
         return learned, found
 
     async def examine(
-        self, container: Container, prepared: Prepared, entry: CatalogueEntry
-    ) -> Verdict:
+        self, container: Container, prepared: PreparedFinetuning, entry: CatalogueEntry
+    ) -> ExamVerdict:
         """Ask the held-back questions of the base (in ``container``) and of the candidate."""
         pieces = await asyncio.to_thread(self._pieces, container)
         parts = Parts(reranker=False, keywords=False, generator=False)
@@ -307,8 +307,12 @@ class Finetuning:
             )
 
     def finish(
-        self, prepared: Prepared, learned: Learned, found: Faithful, verdict: Verdict
-    ) -> Outcome:
+        self,
+        prepared: PreparedFinetuning,
+        learned: TrainedWeights,
+        found: Faithful,
+        verdict: ExamVerdict,
+    ) -> FinetuningOutcome:
         """Put the model into the library if it passed, and clear up; raises ``GateFailed`` if not.
 
         The candidate of a failed run stays in the work folder for a look; no settings can name it.
@@ -329,9 +333,9 @@ class Finetuning:
         verdict.enforce()
         adopt(found.entry, self._candidates / self._wish.name, root=self._models, made=made)
         shutil.rmtree(self._work, ignore_errors=True)
-        return Outcome(found.entry, verdict, made)
+        return FinetuningOutcome(found.entry, verdict, made)
 
-    def _learn(self, prepared: Prepared, told: OnTraining | None) -> Learned:
+    def _learn(self, prepared: PreparedFinetuning, told: OnTraining | None) -> TrainedWeights:
         return train_embedder(
             self._base,
             prepared.material.passages,
@@ -343,7 +347,7 @@ class Finetuning:
             told=told,
         )
 
-    def _sample(self, material: Material) -> Sequence[str | Pair]:
+    def _sample(self, material: TrainingMaterial) -> Sequence[str | Pair]:
         """Return what the candidate's forms are compared on."""
         return [self._base.entry.document_prefix + one for one in material.passages]
 
@@ -356,7 +360,7 @@ class Finetuning:
         backends = BackendFactory(settings, library=self._candidate(entry))
         return Container.open(settings, parts=parts, backends=backends)
 
-    def _checkpoint(self, prepared: Prepared) -> Path:
+    def _checkpoint(self, prepared: PreparedFinetuning) -> Path:
         return self._work / f"checkpoint-{prepared.identity}.pt"
 
     @property
@@ -367,7 +371,7 @@ class Finetuning:
         """The library that holds the candidate and nothing else."""
         return ModelLibrary(self._candidates, offline=True, models={entry.id: entry})
 
-    def _pieces(self, container: Container) -> list[Piece]:
+    def _pieces(self, container: Container) -> list[TextPiece]:
         return list(pieces_of(container.store, self._wish.collection))
 
     def _parted(

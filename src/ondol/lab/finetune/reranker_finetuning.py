@@ -14,11 +14,11 @@ from ondol.lab.evaluate.answer_evaluation import FIGURES, QueryScore, mean, scor
 from ondol.lab.evaluate.datasets import Query
 from ondol.lab.evaluate.retrieval_evaluation import CHUNKS
 from ondol.lab.evaluate.statistics import difference
-from ondol.lab.finetune.embedder_training import Learned, OnTraining
-from ondol.lab.finetune.exam import FIGURE, ModeVerdict, Told, Verdict
-from ondol.lab.finetune.finetuning import Finetuning, Prepared
+from ondol.lab.finetune.embedder_training import OnTraining, TrainedWeights
+from ondol.lab.finetune.exam import FIGURE, ExamVerdict, ModeVerdict, Told
+from ondol.lab.finetune.finetuning import Finetuning, PreparedFinetuning
 from ondol.lab.finetune.reranker_training import train_reranker
-from ondol.lab.finetune.training_pairs import Material
+from ondol.lab.finetune.training_pairs import TrainingMaterial
 from ondol.models.catalogue import CatalogueEntry
 from ondol.runtime.encoders.reranking import RerankingService
 from ondol.search.retrieval import RetrievalService
@@ -28,8 +28,8 @@ class RerankerFinetuning(Finetuning):
     """Trains a reranker for the wish's collection, from the settings' embedder."""
 
     async def examine(
-        self, container: Container, prepared: Prepared, entry: CatalogueEntry
-    ) -> Verdict:
+        self, container: Container, prepared: PreparedFinetuning, entry: CatalogueEntry
+    ) -> ExamVerdict:
         """Ask the held-back questions, with and without the candidate's reordering."""
         parts = Parts(embedder=False, keywords=False, generator=False)
         async with self._opened(entry, parts) as tuned:
@@ -42,7 +42,7 @@ class RerankerFinetuning(Finetuning):
                 told=lambda done, total: self._tell("asking the reranker", done, total),
             )
 
-    def _learn(self, prepared: Prepared, told: OnTraining | None) -> Learned:
+    def _learn(self, prepared: PreparedFinetuning, told: OnTraining | None) -> TrainedWeights:
         wish = self._wish
         return train_reranker(
             self._base,
@@ -57,7 +57,7 @@ class RerankerFinetuning(Finetuning):
             told=told,
         )
 
-    def _sample(self, material: Material) -> Sequence[str | Pair]:
+    def _sample(self, material: TrainingMaterial) -> Sequence[str | Pair]:
         return [Pair(item.query, material.passages[item.positives[0]]) for item in material.items]
 
 
@@ -69,7 +69,7 @@ async def examine_reranker(
     *,
     depth: int,
     told: Told | None = None,
-) -> Verdict:
+) -> ExamVerdict:
     """Compare search as it is set with the same hits, the first ``depth`` of them reordered."""
     plain: list[QueryScore] = []
     reordered: list[QueryScore] = []
@@ -89,4 +89,4 @@ async def examine_reranker(
         tuned={figure: mean(reordered, figure) for figure in FIGURES},
         difference=difference(values(plain, FIGURE), values(reordered, FIGURE)),
     )
-    return Verdict(len(queries), {"reranked": verdict})
+    return ExamVerdict(len(queries), {"reranked": verdict})

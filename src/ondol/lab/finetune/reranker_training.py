@@ -13,7 +13,7 @@ from ondol.backends.tokenizer import TextTokenizer
 from ondol.core.clock import Clock
 from ondol.core.errors import InvalidInput
 from ondol.core.types import Encoded, Pair
-from ondol.lab.finetune.embedder_training import Learned, OnTraining, TextItem, give_way
+from ondol.lab.finetune.embedder_training import OnTraining, TextItem, TrainedWeights, give_way
 from ondol.lab.finetune.recipe import Recipe
 from ondol.lab.finetune.weights_file import cut_layers
 from ondol.models.library import ModelFiles
@@ -35,7 +35,7 @@ def train_reranker(
     identity: str,
     clock: Clock,
     told: OnTraining | None = None,
-) -> Learned:
+) -> TrainedWeights:
     """Train a student of ``keep`` layers of ``base``; raises as ``train_embedder`` does."""
     give_way()
     from ondol.lab.finetune.losses import DistillationLesson, RankedList, weights_of
@@ -78,7 +78,7 @@ def train_reranker(
         clock=clock,
         told=told,
     ).run()
-    return Learned(network.learned(), report)
+    return TrainedWeights(network.learned(), report)
 
 
 class Teacher:

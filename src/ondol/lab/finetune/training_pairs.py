@@ -147,7 +147,7 @@ _DOCUMENTS_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TextPiece:
     """A stored chunk: its id, its document's public name, title and heading, and what is embedded."""
 
     chunk: int
@@ -158,7 +158,7 @@ class Piece:
     text: str
 
 
-def pieces_of(store: DocumentStore, collection: str) -> Iterator[Piece]:
+def pieces_of(store: DocumentStore, collection: str) -> Iterator[TextPiece]:
     """Yield every chunk of ``collection``, documents by name; raises ``NotFound``."""
     after: str | None = None
     while page := store.documents(collection, limit=_DOCUMENTS_AT_ONCE, after=after):
@@ -174,7 +174,7 @@ def pieces_of(store: DocumentStore, collection: str) -> Iterator[Piece]:
             )
             for row in KeywordStore(store.database).chunks(collection, listed.document):
                 passage = Passage(row.text, row.start, row.end, row.page, row.heading)
-                yield Piece(
+                yield TextPiece(
                     chunk=row.chunk,
                     document=listed.document,
                     title=stored.title,
@@ -198,7 +198,7 @@ class MadePair:
     document: str
 
 
-def made_pairs(pieces: Sequence[Piece], *, limit: int, seed: int) -> list[MadePair]:
+def made_pairs(pieces: Sequence[TextPiece], *, limit: int, seed: int) -> list[MadePair]:
     """Return up to ``limit`` pairs, drawn evenly over ``pieces``; at most two from each."""
     chance = random.Random(seed)
     titles = Counter(piece.title for piece in {p.document: p for p in pieces}.values())
@@ -217,7 +217,7 @@ def made_pairs(pieces: Sequence[Piece], *, limit: int, seed: int) -> list[MadePa
     return found[:limit]
 
 
-def _cloze(piece: Piece, chance: random.Random) -> MadePair | None:
+def _cloze(piece: TextPiece, chance: random.Random) -> MadePair | None:
     spans = split_sentences(piece.bare)
     fit = [(start, end) for start, end in spans if _LEAST <= end - start <= _MOST]
     if len(spans) < 3 or not fit:
@@ -233,7 +233,7 @@ Told = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class TrainingItem:
     """A query; passages are numbered as in the material: right, wrong, and not to be counted."""
 
     query: str
@@ -243,11 +243,11 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class TrainingMaterial:
     """Texts and the items over them; ``unknown`` queries named no document of the collection."""
 
     passages: tuple[str, ...]
-    items: tuple[Item, ...]
+    items: tuple[TrainingItem, ...]
     unknown: int = 0
 
 
@@ -269,7 +269,7 @@ class MaterialMaker:
         self,
         retrieval: RetrievalService,
         collection: str,
-        pieces: Sequence[Piece],
+        pieces: Sequence[TextPiece],
         *,
         mining: Mining,
         told: Told | None = None,
@@ -285,9 +285,11 @@ class MaterialMaker:
         for at, piece in enumerate(pieces):
             self._of[piece.document].append(at)
 
-    async def from_pairs(self, queries: Sequence[Query], made: Sequence[MadePair] = ()) -> Material:
+    async def from_pairs(
+        self, queries: Sequence[Query], made: Sequence[MadePair] = ()
+    ) -> TrainingMaterial:
         """Return the material of judged ``queries`` and of pairs ``made`` of the text."""
-        items: list[Item] = []
+        items: list[TrainingItem] = []
         unknown = 0
         total = len(queries) + len(made)
         for query in queries:
@@ -302,17 +304,17 @@ class MaterialMaker:
             self._tell(len(items) + unknown, total)
         return _trimmed(self._texts, items, unknown)
 
-    async def _judged(self, query: str, relevant: Sequence[str]) -> Item:
+    async def _judged(self, query: str, relevant: Sequence[str]) -> TrainingItem:
         positives = [best_of(query, self._of[one], self._texts) for one in relevant]
         own = {at for one in relevant for at in self._of[one]}
         negatives = await self._wrong(query, own)
-        return Item(query, tuple(positives), negatives, tuple(sorted(own - set(positives))))
+        return TrainingItem(query, tuple(positives), negatives, tuple(sorted(own - set(positives))))
 
-    async def _made(self, pair: MadePair) -> Item:
+    async def _made(self, pair: MadePair) -> TrainingItem:
         own = self._of[pair.document]
         negatives = await self._wrong(pair.query, set(own))
         self._texts.append(pair.passage)
-        return Item(pair.query, (len(self._texts) - 1,), negatives, tuple(own))
+        return TrainingItem(pair.query, (len(self._texts) - 1,), negatives, tuple(own))
 
     async def _wrong(self, query: str, own: set[int]) -> tuple[int, ...]:
         mining = self._mining
@@ -334,7 +336,7 @@ def best_of(query: str, places: Sequence[int], texts: Sequence[str]) -> int:
     return max(places, key=lambda at: (len(wanted & _pairs(texts[at])), -at))
 
 
-def write_material(path: Path, material: Material) -> None:
+def write_material(path: Path, material: TrainingMaterial) -> None:
     """Keep ``material`` in one step."""
     part = path.with_name(f"{path.name}.part")
     with part.open("w", encoding="utf-8") as out:
@@ -344,20 +346,20 @@ def write_material(path: Path, material: Material) -> None:
     os.replace(part, path)
 
 
-def read_material(path: Path) -> Material | None:
+def read_material(path: Path) -> TrainingMaterial | None:
     """Return what ``write_material`` kept, or ``None`` where there is none that can be read."""
     try:
         kept = json.loads(path.read_text("utf-8"))
         items = tuple(
-            Item(i["query"], *(tuple(i[k]) for k in ("positives", "negatives", "related")))
+            TrainingItem(i["query"], *(tuple(i[k]) for k in ("positives", "negatives", "related")))
             for i in kept["items"]
         )
-        return Material(tuple(kept["passages"]), items, int(kept["unknown"]))
+        return TrainingMaterial(tuple(kept["passages"]), items, int(kept["unknown"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _trimmed(texts: Sequence[str], items: Sequence[Item], unknown: int) -> Material:
+def _trimmed(texts: Sequence[str], items: Sequence[TrainingItem], unknown: int) -> TrainingMaterial:
     """Keep only the passages that an item names, numbered anew."""
     used = sorted({at for i in items for at in (*i.positives, *i.negatives)})
     new = {at: number for number, at in enumerate(used)}
@@ -366,10 +368,12 @@ def _trimmed(texts: Sequence[str], items: Sequence[Item], unknown: int) -> Mater
         return tuple(new[at] for at in places if at in new)
 
     kept = tuple(
-        Item(i.query, renumbered(i.positives), renumbered(i.negatives), renumbered(i.related))
+        TrainingItem(
+            i.query, renumbered(i.positives), renumbered(i.negatives), renumbered(i.related)
+        )
         for i in items
     )
-    return Material(tuple(texts[at] for at in used), kept, unknown)
+    return TrainingMaterial(tuple(texts[at] for at in used), kept, unknown)
 
 
 def _pairs(text: str) -> set[str]:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ondol.backends.protocols import Encoder, EncoderSpec, MemoryAware
+from ondol.backends.protocols import EncoderBackend, EncoderSpec, MemoryAware
 from ondol.core.errors import OndolError
 from ondol.core.events import BatchRun, Event
 from ondol.core.types import Encoded, FloatMatrix, Pair
@@ -37,7 +37,7 @@ class Counts:
 class _Kept:
     """An encoder that outlives its batcher: closing it is the probe's own affair."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: EncoderBackend) -> None:
         self._encoder = encoder
 
     @property
@@ -59,7 +59,7 @@ class _Kept:
 class _KeptOnDevice(_Kept):
     """The same for an encoder in memory of its own, which the batcher asks about."""
 
-    def __init__(self, encoder: Encoder, memory: MemoryAware) -> None:
+    def __init__(self, encoder: EncoderBackend, memory: MemoryAware) -> None:
         super().__init__(encoder)
         self._memory = memory
 
@@ -69,7 +69,7 @@ class _KeptOnDevice(_Kept):
 
 @asynccontextmanager
 async def batching(
-    encoder: Encoder, limits: BatcherLimits, counts: Counts
+    encoder: EncoderBackend, limits: BatcherLimits, counts: Counts
 ) -> AsyncIterator[Batcher]:
     kept = _Kept(encoder)
     if isinstance(encoder, MemoryAware):
@@ -86,7 +86,11 @@ def limits_of(token_budget: int, max_batch: int) -> BatcherLimits:
 
 
 async def feed(
-    encoder: Encoder, items: Sequence[Item], counts: Counts, policy: str, limits: BatcherLimits
+    encoder: EncoderBackend,
+    items: Sequence[Item],
+    counts: Counts,
+    policy: str,
+    limits: BatcherLimits,
 ) -> None:
     """Keep the batcher fed. In order of arrival one batch is asked for at a time, ready-made."""
     arrival = policy == "arrival"
@@ -113,7 +117,7 @@ def _slices(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
 
 
 def _in_order(
-    encoder: Encoder, items: Sequence[Item], limits: BatcherLimits
+    encoder: EncoderBackend, items: Sequence[Item], limits: BatcherLimits
 ) -> Iterator[Sequence[Item]]:
     """Yield batches within ``limits`` in order of arrival."""
     batch: list[Encoded] = []
@@ -130,7 +134,7 @@ def _in_order(
         yield batch
 
 
-def tokenized(encoder: Encoder, items: Sequence[Item]) -> list[Encoded]:
+def tokenized(encoder: EncoderBackend, items: Sequence[Item]) -> list[Encoded]:
     """Return ``items`` tokenised and cut; raises the first item's error."""
     ready = [item for item in items if isinstance(item, Encoded)]
     if len(ready) == len(items):

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ondol.backends.fake_encoder import FakeEmbedder, FakeReranker
-from ondol.backends.protocols import Encoder, EncoderSpec
+from ondol.backends.protocols import EncoderBackend, EncoderSpec
 from ondol.core.errors import InvalidInput
 from ondol.core.types import Encoded, ModelRole, Pair, TextRole
 from ondol.lab.evaluate.datasets import JudgedList
@@ -46,7 +46,7 @@ from ondol.models.manifest import read_manifest
 
 def load(
     *, model: str, form: str, threads: int, models: str, sources: Sequence[str] = ()
-) -> Encoder:
+) -> EncoderBackend:
     """Load ``form`` of ``model`` from the folder ``models``; raises ``ModelError`` or ``NotFound``."""
     if model == "fake-embedder":
         return FakeEmbedder()
@@ -66,7 +66,7 @@ class Operations:
     """Holds the encoders (one a stream) and the items that runs use."""
 
     def __init__(self) -> None:
-        self._encoders: list[Encoder] = []
+        self._encoders: list[EncoderBackend] = []
         self._items: list[Item] = []
 
     async def perform(self, name: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -88,7 +88,7 @@ class Operations:
         raise InvalidInput(f"a probe cannot {name!r}", hint="see ondol.lab.probe.operations")
 
     @property
-    def _encoder(self) -> Encoder:
+    def _encoder(self) -> EncoderBackend:
         if not self._encoders:
             raise InvalidInput("no encoder is loaded", hint="send load first")
         return self._encoders[0]

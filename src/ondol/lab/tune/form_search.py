@@ -44,7 +44,7 @@ SERVED_POLICIES: tuple[LengthPolicy, ...] = ("nearest",)
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class EngineSettings:
     """A loaded form: ``streams`` encoders side by side, each with ``threads`` threads."""
 
     form: str
@@ -60,7 +60,7 @@ class Engine:
 class Candidate:
     """An engine and how its batches are made; ``token_budget`` bounds one batch."""
 
-    engine: Engine
+    engine: EngineSettings
     token_budget: int = DEFAULT_BUDGET
     policy: LengthPolicy = "nearest"
 
@@ -84,23 +84,23 @@ class Candidate:
 
 def form_round(forms: Sequence[str], *, cores: int) -> list[Candidate]:
     """Return every form with all cores and the default batching."""
-    return [Candidate(Engine(form, cores)) for form in dict.fromkeys(forms)]
+    return [Candidate(EngineSettings(form, cores)) for form in dict.fromkeys(forms)]
 
 
 def thread_round(
-    engines: Sequence[Engine], *, cores: int, streams: bool = False
+    engines: Sequence[EngineSettings], *, cores: int, streams: bool = False
 ) -> list[Candidate]:
     """Return the engines again, and each with one thread, and (``streams``) as two half ones."""
     found: list[Candidate] = []
     for engine in engines:
-        splits = [engine, Engine(engine.form, 1)]
+        splits = [engine, EngineSettings(engine.form, 1)]
         if streams and cores >= 2:
-            splits.append(Engine(engine.form, max(1, cores // 2), streams=2))
+            splits.append(EngineSettings(engine.form, max(1, cores // 2), streams=2))
         found += [Candidate(split) for split in dict.fromkeys(splits)]
     return list(dict.fromkeys(found)) if cores > 1 else []
 
 
-def budget_round(engines: Sequence[Engine]) -> list[Candidate]:
+def budget_round(engines: Sequence[EngineSettings]) -> list[Candidate]:
     """Return the engines with every token budget, smallest first, and with batches as they come."""
     return [
         candidate
@@ -127,7 +127,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredForm:
     """A candidate after its measurement: ``figures`` and ``loss``, or ``failure`` in one sentence.
 
     ``fidelity`` holds the gate's figures as JSON.
@@ -164,13 +164,13 @@ class Measured:
         return {**row, "fidelity": dict(self.fidelity)}
 
 
-def from_row(row: Mapping[str, Any]) -> Measured:
+def from_row(row: Mapping[str, Any]) -> MeasuredForm:
     """Return what ``as_row`` wrote; raises ``KeyError`` or ``TypeError`` where it did not."""
-    engine = Engine(row["form"], row["threads"], row["streams"])
+    engine = EngineSettings(row["form"], row["threads"], row["streams"])
     figures = None
     if "failure" not in row:
         figures = Figures(**{name: row[name] for name in Figures.__slots__})
-    return Measured(
+    return MeasuredForm(
         candidate=Candidate(engine, row["token_budget"], row["policy"]),
         figures=figures,
         loss=row["loss"],
@@ -185,14 +185,14 @@ SECOND_ENGINE_GAIN = 0.15
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class FormChoiceResult:
     """The winners by purpose, and one sentence on every candidate."""
 
-    winners: dict[Purpose, Measured]
+    winners: dict[Purpose, MeasuredForm]
     verdicts: dict[Candidate, str]
 
 
-def choose(measured: Sequence[Measured], *, max_loss: float) -> Choice:
+def choose(measured: Sequence[MeasuredForm], *, max_loss: float) -> FormChoiceResult:
     """Return the winners among ``measured``. Raises ``GateFailed`` when none may be chosen."""
     able = [one for one in measured if one.eligible(max_loss)]
     if not able:
@@ -206,12 +206,14 @@ def choose(measured: Sequence[Measured], *, max_loss: float) -> Choice:
         bulk, query = _shared_or_two(able, bulk, query)
     else:
         query = bulk  # one encoder, one queue, one budget
-    winners: dict[Purpose, Measured] = {"query": query, "bulk": bulk}
+    winners: dict[Purpose, MeasuredForm] = {"query": query, "bulk": bulk}
     verdicts = {one.candidate: _verdict(one, winners, max_loss) for one in measured}
-    return Choice(winners, verdicts)
+    return FormChoiceResult(winners, verdicts)
 
 
-def leaders(measured: Sequence[Measured], *, max_loss: float, count: int) -> list[Engine]:
+def leaders(
+    measured: Sequence[MeasuredForm], *, max_loss: float, count: int
+) -> list[EngineSettings]:
     """Return the engines worth another round: the best ``count`` in bulk, and the quickest."""
     able = [one for one in measured if one.eligible(max_loss)]
     by_bulk = sorted(able, key=_throughput, reverse=True)
@@ -222,11 +224,11 @@ def leaders(measured: Sequence[Measured], *, max_loss: float, count: int) -> lis
 
 
 def _shared_or_two(
-    able: Sequence[Measured], bulk: Measured, query: Measured
-) -> tuple[Measured, Measured]:
+    able: Sequence[MeasuredForm], bulk: MeasuredForm, query: MeasuredForm
+) -> tuple[MeasuredForm, MeasuredForm]:
     """Return both winners, or one that does both where two would gain too little."""
 
-    def together(engine: Engine) -> float:
+    def together(engine: EngineSettings) -> float:
         best = _of(able, engine)
         return _throughput(best) / _throughput(bulk) * (_quickness(best) / _quickness(query))
 
@@ -238,18 +240,18 @@ def _shared_or_two(
     return shared, shared
 
 
-def _of(able: Sequence[Measured], engine: Engine) -> Measured:
+def _of(able: Sequence[MeasuredForm], engine: EngineSettings) -> MeasuredForm:
     """Return the engine's best batching."""
     return _fastest([one for one in able if one.candidate.engine == engine], _throughput)
 
 
-def _fastest(able: Sequence[Measured], speed: Callable[[Measured], float]) -> Measured:
+def _fastest(able: Sequence[MeasuredForm], speed: Callable[[MeasuredForm], float]) -> MeasuredForm:
     best = max(speed(one) for one in able)
     near = [one for one in able if speed(one) >= best * (1 - TIE)]
     return min(near, key=lambda one: (_figures(one).peak_rss_mb, -speed(one)))
 
 
-def _verdict(one: Measured, winners: dict[Purpose, Measured], max_loss: float) -> str:
+def _verdict(one: MeasuredForm, winners: dict[Purpose, MeasuredForm], max_loss: float) -> str:
     won = [purpose for purpose, winner in winners.items() if winner.candidate == one.candidate]
     if won:
         return f"chosen for {' and '.join(won)}"
@@ -258,7 +260,7 @@ def _verdict(one: Measured, winners: dict[Purpose, Measured], max_loss: float) -
     return f"{_against_bulk(one, winners['bulk'])}; {_against_query(one, winners['query'])}"
 
 
-def _unable(one: Measured, max_loss: float) -> str:
+def _unable(one: MeasuredForm, max_loss: float) -> str:
     if one.figures is None:
         return f"failed: {one.failure}"
     if one.loss is None:
@@ -270,7 +272,7 @@ def _unable(one: Measured, max_loss: float) -> str:
     return f"its outputs depend on batch mates (cosine {one.fidelity.get('batch_mates', 0):.4f})"
 
 
-def _against_bulk(one: Measured, winner: Measured) -> str:
+def _against_bulk(one: MeasuredForm, winner: MeasuredForm) -> str:
     ratio = _throughput(one) / _throughput(winner)
     more = _figures(one).peak_rss_mb - _figures(winner).peak_rss_mb
     if ratio >= 1 - TIE and more > 0:
@@ -278,19 +280,19 @@ def _against_bulk(one: Measured, winner: Measured) -> str:
     return f"bulk: {ratio:.2f} of the winner's throughput"
 
 
-def _against_query(one: Measured, winner: Measured) -> str:
+def _against_query(one: MeasuredForm, winner: MeasuredForm) -> str:
     return f"query: p50 {_figures(one).p50_ms:.2f} ms, the winner's {_figures(winner).p50_ms:.2f}"
 
 
-def _throughput(one: Measured) -> float:
+def _throughput(one: MeasuredForm) -> float:
     return _figures(one).texts_per_second
 
 
-def _quickness(one: Measured) -> float:
+def _quickness(one: MeasuredForm) -> float:
     return 1000.0 / max(_figures(one).p50_ms, 1e-6)
 
 
-def _figures(one: Measured) -> Figures:
+def _figures(one: MeasuredForm) -> Figures:
     if one.figures is None:
         raise ValueError(f"{one.candidate} was not measured")
     return one.figures
@@ -302,18 +304,18 @@ class SearchState:
     def __init__(self, path: Path, *, key: ProfileKey, plan: str) -> None:
         self._path = path
         self._head: dict[str, Any] = {"key": asdict(key), "plan": plan}
-        self._rounds: dict[str, dict[Candidate, Measured]] = _read(path, self._head)
+        self._rounds: dict[str, dict[Candidate, MeasuredForm]] = _read(path, self._head)
 
     @property
     def count(self) -> int:
         """How many measurements there are."""
         return sum(len(found) for found in self._rounds.values())
 
-    def known(self, name: Round) -> Mapping[Candidate, Measured]:
+    def known(self, name: Round) -> Mapping[Candidate, MeasuredForm]:
         """Return what the round has measured."""
         return self._rounds.get(name, {})
 
-    def add(self, name: Round, one: Measured) -> None:
+    def add(self, name: Round, one: MeasuredForm) -> None:
         """Remember a measurement, on disk too. A failure is forgotten: the next run tries again."""
         self._rounds.setdefault(name, {})[one.candidate] = one
         rounds = {
@@ -330,7 +332,7 @@ class SearchState:
         self._path.unlink(missing_ok=True)
 
 
-def _read(path: Path, head: Mapping[str, Any]) -> dict[str, dict[Candidate, Measured]]:
+def _read(path: Path, head: Mapping[str, Any]) -> dict[str, dict[Candidate, MeasuredForm]]:
     try:
         data = json.loads(path.read_text("utf-8"))
         if any(data[name] != value for name, value in head.items()):
@@ -349,7 +351,7 @@ LEADERS = 2
 class Measurer(Protocol):
     """Measures candidates side by side and yields each as soon as its figures stand."""
 
-    def measure(self, candidates: Sequence[Candidate]) -> Iterator[Measured]: ...
+    def measure(self, candidates: Sequence[Candidate]) -> Iterator[MeasuredForm]: ...
 
 
 def search(
@@ -361,12 +363,12 @@ def search(
     max_loss: float,
     quick: bool = False,
     streams: bool = False,
-) -> list[Measured]:
+) -> list[MeasuredForm]:
     """Return every candidate with its latest figures; ``quick`` stops after the forms.
 
     What ``state`` knows already is not measured again. An interruption loses the group under way.
     """
-    found: dict[Candidate, Measured] = {}
+    found: dict[Candidate, MeasuredForm] = {}
     _play("forms", form_round(forms, cores=cores), measurer, state, found)
     if quick:
         return list(found.values())
@@ -383,7 +385,7 @@ def _play(
     candidates: Sequence[Candidate],
     measurer: Measurer,
     state: SearchState,
-    found: dict[Candidate, Measured],
+    found: dict[Candidate, MeasuredForm],
 ) -> None:
     known = dict(state.known(name))
     left = [candidate for candidate in candidates if candidate not in known]

@@ -34,7 +34,7 @@ from ondol.core.errors import GateFailed, OndolError
 from ondol.core.machine import Machine
 from ondol.core.settings.sections import GenerationSettings
 from ondol.core.types import DoneEvent, GenerationRequest, Message, TokenEvent, Usage
-from ondol.lab.tune.tuning import Tuned, Wish
+from ondol.lab.tune.tuning import Tuned, TuneOptions
 from ondol.models.generator_form import (
     CHUNK_SECONDS,
     SMALLEST,
@@ -53,7 +53,7 @@ from ondol.models.profile import (
     write_profile,
 )
 from ondol.runtime.generation.generator_assembly import (
-    Build,
+    GeneratorBuild,
     builds_folder,
     make_generator,
     native_builds,
@@ -439,7 +439,7 @@ class GeneratorTuneService:
         self._forms = offered_forms(home) if forms is None else tuple(forms)
         self._measurer = measurer
 
-    def tune(self, files: ModelFiles, *, wish: Wish, note: Note) -> Tuned:
+    def tune(self, files: ModelFiles, *, wish: TuneOptions, note: Note) -> Tuned:
         """Measure and choose; ``note`` hears what is being done. Raises ``GateFailed``."""
         builds = native_builds(self._home)
         key = generator_key(files, machine=self._machine, builds=builds)
@@ -450,12 +450,12 @@ class GeneratorTuneService:
         measured = self._search(files, key, wish, note)
         return Tuned(self._write(files, key, measured, wish), fresh=True)
 
-    def steps(self, *, wish: Wish) -> int:
+    def steps(self, *, wish: TuneOptions) -> int:
         """Return about how many notes a tuning gives, for a progress bar."""
         return len(self._forms) + (0 if wish.quick else 6)
 
     def _search(
-        self, files: ModelFiles, key: ProfileKey, wish: Wish, note: Note
+        self, files: ModelFiles, key: ProfileKey, wish: TuneOptions, note: Note
     ) -> list[MeasuredGenerator]:
         dose = QUICK if wish.quick else Dose()
         head = {"key": asdict(key), "dose": asdict(dose), "slots": self._settings.slots}
@@ -511,14 +511,14 @@ class GeneratorTuneService:
             prefill_rate=0.0,
         )
         settings = self._settings.model_copy(update={"adapters": (), "context_tokens": 2048})
-        return make_generator(Build(plan, files, settings, builds_folder(self._home)))
+        return make_generator(GeneratorBuild(plan, files, settings, builds_folder(self._home)))
 
     def _write(
         self,
         files: ModelFiles,
         key: ProfileKey,
         measured: Sequence[MeasuredGenerator],
-        wish: Wish,
+        wish: TuneOptions,
     ) -> ModelProfile:
         chosen = choose_generators(measured, slots=self._settings.slots)
         rows = sorted(

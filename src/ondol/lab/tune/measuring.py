@@ -23,7 +23,13 @@ from ondol.lab.evaluate.form_fidelity import FidelityItems, figures
 from ondol.lab.evaluate.statistics import percentile
 from ondol.lab.probe.operations import Subject
 from ondol.lab.probe.probe_child import EnergyMeter, Probe
-from ondol.lab.tune.form_search import DEFAULT_BUDGET, Candidate, Engine, Figures, Measured
+from ondol.lab.tune.form_search import (
+    DEFAULT_BUDGET,
+    Candidate,
+    EngineSettings,
+    Figures,
+    MeasuredForm,
+)
 
 MAX_BATCH = 64
 MEGABYTE = 1e6
@@ -67,13 +73,13 @@ class Live:
         answer = self.probe.ask("lone", token_budget=DEFAULT_BUDGET, groups=list(groups))
         self.lone_seconds += answer["seconds"]
 
-    def result(self, candidate: Candidate) -> Measured:
+    def result(self, candidate: Candidate) -> MeasuredForm:
         """Return the candidate's figures: of its runs the median."""
         runs = self.runs.get(candidate)
         if self.failure or not runs:
-            return Measured(candidate, failure=self.failure or "it never ran")
+            return MeasuredForm(candidate, failure=self.failure or "it never ran")
         found = figures(self.fidelity)
-        return Measured(
+        return MeasuredForm(
             candidate,
             figures=Figures(
                 texts_per_second=_median([run["texts"] / run["seconds"] for run in runs]),
@@ -108,7 +114,7 @@ Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class TuneLoad:
     """What runs: ``bulk`` items, and ``lone`` ones with ``groups`` of them to a request.
 
     Everything runs ``repeats`` times after a warm-up, in at most ``live`` probes at once. ``until``
@@ -130,7 +136,7 @@ class ProbeMeasurer:
         self,
         subject: Subject,
         items: FidelityItems,
-        load: Load,
+        load: TuneLoad,
         *,
         folder: Path,
         cores: int,
@@ -153,7 +159,7 @@ class ProbeMeasurer:
         self._bulk.write_text(json.dumps(list(load.bulk)), "utf-8")
         self._lone.write_text(json.dumps(list(load.lone)), "utf-8")
 
-    def measure(self, candidates: Sequence[Candidate]) -> Iterator[Measured]:
+    def measure(self, candidates: Sequence[Candidate]) -> Iterator[MeasuredForm]:
         """Yield every candidate with its figures or its failure.
 
         Raises ``ProbeFailed`` when the reference form cannot run: nothing can be judged then.
@@ -163,10 +169,10 @@ class ProbeMeasurer:
             group = engines[at : at + self._load.live]
             yield from self._side_by_side([c for c in candidates if c.engine in group])
 
-    def _side_by_side(self, candidates: Sequence[Candidate]) -> Iterator[Measured]:
+    def _side_by_side(self, candidates: Sequence[Candidate]) -> Iterator[MeasuredForm]:
         self._find_reference()
-        lives: dict[Engine, Live] = {}
-        failures: dict[Engine, str] = {}
+        lives: dict[EngineSettings, Live] = {}
+        failures: dict[EngineSettings, str] = {}
         with ExitStack() as stack:
             for engine in dict.fromkeys(candidate.engine for candidate in candidates):
                 try:
@@ -182,12 +188,12 @@ class ProbeMeasurer:
             for candidate in candidates:
                 live = lives.get(candidate.engine)
                 if live is None:
-                    yield Measured(candidate, failure=failures[candidate.engine])
+                    yield MeasuredForm(candidate, failure=failures[candidate.engine])
                 else:
                     yield live.result(candidate)
 
     def _take_turn(
-        self, turn: int, candidates: Sequence[Candidate], lives: Mapping[Engine, Live]
+        self, turn: int, candidates: Sequence[Candidate], lives: Mapping[EngineSettings, Live]
     ) -> None:
         """Run everything once. Turn 0 warms up; budgets rise, so that each shows its own peak."""
         for candidate in sorted(candidates, key=lambda one: one.token_budget):
@@ -203,7 +209,7 @@ class ProbeMeasurer:
                 with _noting_failure(live):
                     live.lone(self._lone, groups=self._load.groups)
 
-    def _start(self, engine: Engine, stack: ExitStack) -> Live:
+    def _start(self, engine: EngineSettings, stack: ExitStack) -> Live:
         self._refuse_late()
         self._make(engine.form)
         self._note(f"{engine}: loading")
@@ -247,7 +253,9 @@ class ProbeMeasurer:
         self._started += 1
 
 
-def _salvaged(candidates: Sequence[Candidate], lives: Mapping[Engine, Live]) -> Iterator[Measured]:
+def _salvaged(
+    candidates: Sequence[Candidate], lives: Mapping[EngineSettings, Live]
+) -> Iterator[MeasuredForm]:
     """Yield what an interrupted group has measured whole, if fewer times than wanted."""
     for candidate in candidates:
         live = lives.get(candidate.engine)

@@ -18,20 +18,20 @@ from typing import Any
 from ondol.core.clock import Clock
 from ondol.core.machine import Machine
 from ondol.core.settings.sections import FidelitySettings
-from ondol.lab.evaluate.datasets import Material, material
+from ondol.lab.evaluate.datasets import FidelityMaterial, material
 from ondol.lab.evaluate.form_fidelity import FidelityItems
 from ondol.lab.probe.operations import Subject, is_made, pair_items
 from ondol.lab.tune.form_search import (
     BUDGETS,
     LEADERS,
-    Choice,
-    Measured,
+    FormChoiceResult,
+    MeasuredForm,
     Measurer,
     SearchState,
     choose,
     search,
 )
-from ondol.lab.tune.measuring import Load, Note, ProbeMeasurer
+from ondol.lab.tune.measuring import Note, ProbeMeasurer, TuneLoad
 from ondol.lab.tune.tune_plot import draw
 from ondol.models.library import ModelFiles
 from ondol.models.profile import ModelProfile, ProfileKey, key_of, read_profile, write_profile
@@ -45,7 +45,7 @@ PROBE_BYTES = 1_200_000_000
 MOST_LIVE = 8
 LONE_REQUESTS = 12
 REPEATS = 3
-MakeMeasurer = Callable[[Subject, Material, Load, Path], Measurer]
+MakeMeasurer = Callable[[Subject, FidelityMaterial, TuneLoad, Path], Measurer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +58,14 @@ class Tuned:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class TuneOptions:
     """How thorough a tuning is to be; ``seconds`` bounds a quick one."""
 
     quick: bool = False
     force: bool = False
     seconds: float = QUICK_SECONDS
 
-    def shared_by(self, models: int) -> Wish:
+    def shared_by(self, models: int) -> TuneOptions:
         """Return the wish for one of ``models`` models that share the time."""
         return replace(self, seconds=self.seconds / max(1, models))
 
@@ -88,7 +88,7 @@ class TuneService:
         self._clock = clock
         self._measurer = measurer
 
-    def tune(self, files: ModelFiles, *, wish: Wish, note: Note) -> Tuned:
+    def tune(self, files: ModelFiles, *, wish: TuneOptions, note: Note) -> Tuned:
         """Measure and choose; ``note`` hears what is being done.
 
         Raises ``GateFailed`` when no form may be chosen and ``ProbeFailed`` when the reference form
@@ -105,7 +105,7 @@ class TuneService:
         tuned = self._write(subject, key, choice, measured, wish)
         return Tuned(tuned, fresh=True, picture=self._draw(tuned))
 
-    def steps(self, files: ModelFiles, *, wish: Wish) -> int:
+    def steps(self, files: ModelFiles, *, wish: TuneOptions) -> int:
         """Return about how many notes a tuning of ``files`` gives, for a progress bar."""
         forms = len(_worth_trying(Subject.of(files), files, quick=wish.quick))
         first = 2 + forms * (2 + 1 + (1 if wish.quick else REPEATS))
@@ -114,8 +114,8 @@ class TuneService:
         return first if wish.quick else first + later
 
     def _search(
-        self, subject: Subject, files: ModelFiles, key: ProfileKey, wish: Wish, note: Note
-    ) -> list[Measured]:
+        self, subject: Subject, files: ModelFiles, key: ProfileKey, wish: TuneOptions, note: Note
+    ) -> list[MeasuredForm]:
         found = material(subject.role, subject.languages)
         if wish.quick:
             found = found.lightened()
@@ -141,8 +141,8 @@ class TuneService:
     def _measure_with(
         self,
         subject: Subject,
-        found: Material,
-        load: Load,
+        found: FidelityMaterial,
+        load: TuneLoad,
         folder: Path,
         files: ModelFiles,
         note: Note,
@@ -160,7 +160,7 @@ class TuneService:
             is_made=lambda form: is_made(files, form),
         )
 
-    def _load(self, subject: Subject, found: Material, wish: Wish) -> Load:
+    def _load(self, subject: Subject, found: FidelityMaterial, wish: TuneOptions) -> TuneLoad:
         bulk: list[Any]
         lone: list[Any]
         if subject.role == "reranker":
@@ -174,7 +174,7 @@ class TuneService:
             lone = subject.text_items(queries, role="query")
             groups = [1] * len(lone)
         free = self._machine.free_bytes // PROBE_BYTES
-        return Load(
+        return TuneLoad(
             bulk=bulk,
             lone=lone,
             groups=groups,
@@ -187,9 +187,9 @@ class TuneService:
         self,
         subject: Subject,
         key: ProfileKey,
-        choice: Choice,
-        measured: Sequence[Measured],
-        wish: Wish,
+        choice: FormChoiceResult,
+        measured: Sequence[MeasuredForm],
+        wish: TuneOptions,
     ) -> ModelProfile:
         rows = sorted(
             ({**one.as_row(), "verdict": choice.verdicts[one.candidate]} for one in measured),
@@ -229,7 +229,7 @@ def _worth_trying(subject: Subject, files: ModelFiles, *, quick: bool) -> tuple[
     return tuple(dict.fromkeys([subject.forms[0], subject.reference, *made]))
 
 
-def _plan(found: Material, load: Load, forms: Sequence[str]) -> str:
+def _plan(found: FidelityMaterial, load: TuneLoad, forms: Sequence[str]) -> str:
     said: list[Any] = [
         list(load.bulk),
         list(load.lone),

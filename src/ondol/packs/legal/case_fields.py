@@ -43,7 +43,7 @@ _MOST_CHARS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FieldMatch:
     """Characters ``[start, end)`` of a text and what they stand for in one spelling."""
 
     kind: str
@@ -65,12 +65,14 @@ class Punishment:
     end: int
 
 
-def case_fields(text: str) -> dict[str, list[Found]]:
+def case_fields(text: str) -> dict[str, list[FieldMatch]]:
     """Return dates, amounts, cases, articles and parties of ``text``, in order, each value once."""
     text = text[:_MOST_CHARS]
     rows = {
         "dates": [
-            Found("date", f"{int(m[1])}-{int(m[2]):02}-{int(m[3]):02}", m[0].strip(), *m.span())
+            FieldMatch(
+                "date", f"{int(m[1])}-{int(m[2]):02}-{int(m[3]):02}", m[0].strip(), *m.span()
+            )
             for m in _DATE.finditer(text)
         ],
         "amounts": _amounts(text),
@@ -78,7 +80,7 @@ def case_fields(text: str) -> dict[str, list[Found]]:
         "articles": [],
         "parties": list(_parties(text)),
         "punishments": [
-            Found(
+            FieldMatch(
                 "punishment",
                 f"{one.amount}{one.unit}",
                 text[one.start : one.end],
@@ -93,7 +95,9 @@ def case_fields(text: str) -> dict[str, list[Found]]:
             for one in references_of(text[start : start + 4_000]):
                 name = "cases" if one.kind == "case" else "articles"
                 a, b = start + one.start, start + one.end
-                rows[name].append(Found(one.kind, one.keys[0].removeprefix("ref"), text[a:b], a, b))
+                rows[name].append(
+                    FieldMatch(one.kind, one.keys[0].removeprefix("ref"), text[a:b], a, b)
+                )
     return {kind: _once(found) for kind, found in rows.items()}
 
 
@@ -117,10 +121,12 @@ def _suspended(text: str, match: re.Match[str]) -> bool:
     return _SUSPENDED.search(text[match.end() : match.end() + _REACH]) is not None
 
 
-def _amounts(text: str) -> list[Found]:
-    found = [Found("amount", f"{_won(m[0])} KRW", m[0], *m.span()) for m in _AMOUNT.finditer(text)]
+def _amounts(text: str) -> list[FieldMatch]:
+    found = [
+        FieldMatch("amount", f"{_won(m[0])} KRW", m[0], *m.span()) for m in _AMOUNT.finditer(text)
+    ]
     found += [
-        Found("amount", f"{m[1].replace(',', '')} USD", m[0], *m.span())
+        FieldMatch("amount", f"{m[1].replace(',', '')} USD", m[0], *m.span())
         for m in _DOLLARS.finditer(text)
     ]
     return sorted(found, key=lambda one: one.start)
@@ -131,19 +137,19 @@ def _won(text: str) -> int:
     return int(digits) if digits.isdecimal() else won(text)
 
 
-def _parties(text: str) -> list[Found]:
-    found: list[Found] = []
+def _parties(text: str) -> list[FieldMatch]:
+    found: list[FieldMatch] = []
     for match in _PARTY.finditer(text):
         name = match["name"]
         if _NO_NAME.match(name):
             continue
         bare = _PARTICLE.sub("", name) if len(name) > 3 else name
-        found.append(Found("party", f"{match['role']} {bare}", match[0], *match.span()))
+        found.append(FieldMatch("party", f"{match['role']} {bare}", match[0], *match.span()))
     return found
 
 
-def _once(found: list[Found]) -> list[Found]:
-    kept: dict[str, Found] = {}
+def _once(found: list[FieldMatch]) -> list[FieldMatch]:
+    kept: dict[str, FieldMatch] = {}
     for one in found:
         kept.setdefault(one.value, one)
     return list(kept.values())[:_MOST]

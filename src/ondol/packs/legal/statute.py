@@ -36,7 +36,7 @@ _INLINE = re.compile(rf"(?<=[)）>\]])[ \t\u3000]*([{_PARAGRAPHS}])")
 
 
 @dataclass(frozen=True, slots=True)
-class Clause:
+class StatuteClause:
     """Where a 항 or 호 begins, and what it is called: ``제2항``, ``제2항 제3호``."""
 
     start: int
@@ -81,22 +81,22 @@ def chapter_of(document: ReadDocument) -> tuple[str, ...]:
     return tuple(part for part in map(_one_line, _STEP.split(chapter[:300])) if part)
 
 
-def clauses(text: str, start: int, end: int) -> list[Clause]:
+def clauses(text: str, start: int, end: int) -> list[StatuteClause]:
     """Return the 항 and 호 that begin in the article ``text[start:end]``, in order."""
-    found: list[Clause] = []
+    found: list[StatuteClause] = []
     paragraph, item = "", 0
     for at, match in _marks(text, start, end):
         if match[1]:
             paragraph, item = f"제{_PARAGRAPHS.index(match[1]) + 1}항", 0
-            found.append(Clause(at, paragraph))
+            found.append(StatuteClause(at, paragraph))
         elif match.re is _MARK and match[2] and item <= int(match[2]) <= item + 1:
             item = int(match[2])
             branch = f"의{match[3]}" if match[3] else ""
-            found.append(Clause(at, f"{paragraph} 제{item}호{branch}".strip()))
+            found.append(StatuteClause(at, f"{paragraph} 제{item}호{branch}".strip()))
     return found
 
 
-def clause_at(found: list[Clause], offset: int) -> str:
+def clause_at(found: list[StatuteClause], offset: int) -> str:
     """Return the name of the clause ``offset`` stands in, nothing before the first."""
     at = bisect_right(found, offset, key=lambda clause: clause.start)
     return found[at - 1].name if at else ""

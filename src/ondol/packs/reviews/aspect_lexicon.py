@@ -31,7 +31,7 @@ _MOST_CHARS = 4_000
 
 
 @dataclass(frozen=True, slots=True)
-class Clause:
+class ReviewClause:
     """A piece of a text, the aspects it names, and its polarity by words: +1, -1, or 0 for unknown."""
 
     text: str
@@ -70,7 +70,7 @@ class AspectLexicon:
                 return aspect.title.get(language, key)
         return key
 
-    def clauses(self, text: str) -> Iterator[Clause]:
+    def clauses(self, text: str) -> Iterator[ReviewClause]:
         """Yield the clauses of ``text`` that hold anything; a clause without an aspect has none.
 
         A clause that only judges ("별로예요") speaks of what the clause before it named.
@@ -81,9 +81,9 @@ class AspectLexicon:
             polarity = self.polarity(piece)
             if named or not polarity:
                 last = named
-                yield Clause(piece, named, polarity)
+                yield ReviewClause(piece, named, polarity)
             else:
-                yield Clause(piece, last, polarity)
+                yield ReviewClause(piece, last, polarity)
 
     def polarity(self, text: str) -> int:
         """Return +1 where ``text`` praises more than it blames, -1 for the other, 0 for neither."""

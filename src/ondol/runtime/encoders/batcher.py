@@ -13,15 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from ondol.backends.protocols import Encoder, EncoderSpec, MemoryAware
+from ondol.backends.protocols import EncoderBackend, EncoderSpec, MemoryAware
 from ondol.core import machine
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import BackendError, NotReady, OndolError, Overloaded
 from ondol.core.events import NullObserver, Observer, Timing
 from ondol.core.types import Encoded, Pair
 from ondol.runtime.encoders.batching import Aging, MemoryLimits
-from ondol.runtime.encoders.bulk_throttle import Patience
-from ondol.runtime.encoders.encoder_queue import Item, Request
+from ondol.runtime.encoders.bulk_throttle import ThrottleLimits
+from ondol.runtime.encoders.encoder_queue import EncodeRequest, QueuedItem
 from ondol.runtime.encoders.encoder_worker import EncoderWorker
 from ondol.runtime.encoders.isolation import Value
 
@@ -45,7 +45,7 @@ class BatcherLimits:
     queue_seconds: float = 60.0
     memory: MemoryLimits = field(default_factory=MemoryLimits)
     aging: Aging = field(default_factory=Aging)
-    patience: Patience = field(default_factory=Patience)
+    patience: ThrottleLimits = field(default_factory=ThrottleLimits)
 
     @property
     def bulk_seconds(self) -> float:
@@ -74,7 +74,7 @@ class Batcher:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: EncoderBackend,
         *,
         limits: BatcherLimits,
         clock: Clock | None = None,
@@ -101,7 +101,7 @@ class Batcher:
         self._idle = asyncio.Event()
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> EncoderBackend:
         return self._encoder
 
     @property
@@ -211,7 +211,7 @@ class Batcher:
     def _drain_seconds(self, waiting: int) -> float:
         return max(1.0, waiting * self._worker.seconds_per_item)
 
-    async def _feed(self, request: Request, items: Sequence[Raw], *, truncate: bool) -> None:
+    async def _feed(self, request: EncodeRequest, items: Sequence[Raw], *, truncate: bool) -> None:
         """Tokenise ``items`` slice by slice; each waits for its batch as soon as it is tokenised."""
         self._tokenizing += len(items)
         left = len(items)
@@ -238,7 +238,7 @@ class Batcher:
 
     def _enqueue(
         self,
-        request: Request,
+        request: EncodeRequest,
         encoded: Sequence[Encoded | OndolError],
         *,
         start: int,
@@ -255,11 +255,11 @@ class Batcher:
                 failed += 1
             else:
                 request.tokens[index] = one.tokens
-                items.append(Item(request, index, one, now))
+                items.append(QueuedItem(request, index, one, now))
         if not self._worker.add(request, items, failed=failed):
             raise _closing()
 
-    async def _wait(self, request: Request) -> None:
+    async def _wait(self, request: EncodeRequest) -> None:
         """Wait for the last item; the queue limit counts only while nothing of it has run.
 
         Bulk work yields to every urgent request, so it may wait ``BULK_PATIENCE`` times as long.
@@ -272,7 +272,7 @@ class Batcher:
         finally:
             alarm.cancel()
 
-    def _waited_out(self, request: Request, limit: float) -> None:
+    def _waited_out(self, request: EncodeRequest, limit: float) -> None:
         if not request.started and not request.future.done():
             request.future.set_exception(
                 Overloaded(
@@ -284,15 +284,15 @@ class Batcher:
             )
 
 
-def _free_bytes(encoder: Encoder) -> int | None:
+def _free_bytes(encoder: EncoderBackend) -> int | None:
     """Return the free memory of the encoder's own device, else of this machine."""
     own = encoder.free_bytes() if isinstance(encoder, MemoryAware) else None
     return machine.free_bytes() if own is None else own
 
 
-def _request(items: int, *, urgent: bool) -> Request:
+def _request(items: int, *, urgent: bool) -> EncodeRequest:
     loop = asyncio.get_running_loop()
-    return Request(
+    return EncodeRequest(
         values=[None] * items,
         tokens=[0] * items,
         remaining=items,

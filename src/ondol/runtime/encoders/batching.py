@@ -28,7 +28,7 @@ SLACK_TOKENS = 16
 SLACK_SHARE = 0.25
 
 
-class Waiting(Protocol):
+class BatchCandidate(Protocol):
     """What the policy needs to know of a waiting item; ``arrived`` is in the clock's seconds."""
 
     @property
@@ -72,7 +72,7 @@ def batch_cost(tokens: Iterable[int], budget: Budget) -> int:
 
 
 def next_batch(
-    waiting: Sequence[Waiting],
+    waiting: Sequence[BatchCandidate],
     budget: Budget,
     *,
     now: float = 0.0,
@@ -97,7 +97,7 @@ def next_batch(
     return sorted(members[i] for i in chosen)
 
 
-def _class_to_run(waiting: Sequence[Waiting], now: float, streak: int, aging: Aging) -> bool:
+def _class_to_run(waiting: Sequence[BatchCandidate], now: float, streak: int, aging: Aging) -> bool:
     """Return whether urgent work runs now: yes, if there is any and no bulk item's turn has come."""
     if not any(item.urgent for item in waiting):
         return False

@@ -17,7 +17,7 @@ _SMOOTHING = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class ThrottleLimits:
     """A bulk batch takes at most ``slice_seconds`` until ``seconds`` after the last urgent item.
 
     While urgent items come within ``asking_seconds`` of each other, the encoder is left free for
@@ -31,10 +31,10 @@ class Patience:
     asking_seconds: float = 1.0
 
 
-class Courtesy:
+class BulkThrottle:
     """The budget of a bulk batch; knows how fast the encoder is from the batches it ran."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: ThrottleLimits) -> None:
         self._patience = patience
         self._urgent_at = float("-inf")
         self._tokens_per_second = 0.0

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ondol.backends.protocols import Encoder
+from ondol.backends.protocols import EncoderBackend
 from ondol.core.errors import InvalidInput
 from ondol.core.machine import Machine
 from ondol.core.settings.sections import ModelSettings
@@ -70,7 +70,7 @@ class CatalogueEncoder:
             space=f"{entry.upstream} {entry.dimensions}",
         )
 
-    def encoder(self, choice: FormChoice) -> Encoder:
+    def encoder(self, choice: FormChoice) -> EncoderBackend:
         """Make the form where it is missing, and load it."""
         files = self._library.files(self._name)
         return load_encoder(

@@ -8,7 +8,7 @@ from ondol.core.settings import Settings
 from ondol.runtime.backend_factory import BackendFactory, Component
 from ondol.runtime.encoders.batcher import BatcherLimits
 from ondol.runtime.encoders.batching import MemoryLimits
-from ondol.runtime.encoders.encoder_group import EncoderGroup, Surroundings
+from ondol.runtime.encoders.encoder_group import EncoderEnvironment, EncoderGroup
 from ondol.runtime.encoders.encoder_lane import EncoderLane
 
 
@@ -17,7 +17,7 @@ def assemble(
     *,
     settings: Settings,
     backends: BackendFactory,
-    shared: Surroundings,
+    shared: EncoderEnvironment,
     front: Callable[[EncoderLane], EncoderLane] | None = None,
 ) -> EncoderGroup:
     """Return the component's group, with nothing loaded yet; ``front`` goes before each encoder."""

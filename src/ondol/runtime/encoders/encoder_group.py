@@ -34,14 +34,14 @@ from ondol.runtime.encoders.encoder_plan import (
     load_or_fall_back,
 )
 from ondol.runtime.encoders.encoder_slot import Build, EncoderSlot, SlotInfo
-from ondol.runtime.encoders.encoder_trial import Trial
+from ondol.runtime.encoders.encoder_trial import AbTest
 from ondol.runtime.slot import SlotState
 
 _log = logging.getLogger("ondol.encoders")
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class EncoderEnvironment:
     """What every slot of a process shares."""
 
     clock: Clock
@@ -85,7 +85,7 @@ class EncoderGroup:
         *,
         settings: ModelSettings,
         limits: BatcherLimits,
-        shared: Surroundings,
+        shared: EncoderEnvironment,
         candidate: EncoderSource | None = None,
         ab: AbSettings | None = None,
         front: Callable[[EncoderLane], EncoderLane] | None = None,
@@ -102,7 +102,7 @@ class EncoderGroup:
         self._query: _Served | None = None
         self._bulk: _Served | None = None
         self._second: EncoderSlot | None = None
-        self._trial: Trial | None = None
+        self._trial: AbTest | None = None
         self._ab_error = ""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -141,7 +141,7 @@ class EncoderGroup:
         return all(slot.state is SlotState.COLD for slot in self._slots())
 
     @property
-    def trial(self) -> Trial | None:
+    def trial(self) -> AbTest | None:
         """The A/B trial that runs, if any."""
         return self._trial
 
@@ -272,7 +272,7 @@ class EncoderGroup:
         )
         same = other.space == plan.space
         measure = "kendall_tau" if self._component == "reranker" else "cosine" if same else None
-        self._trial = Trial(
+        self._trial = AbTest(
             self._second,
             name=self._ab.candidate,
             component=self._component,

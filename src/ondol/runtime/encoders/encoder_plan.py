@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ondol.backends.protocols import Encoder
+from ondol.backends.protocols import EncoderBackend
 from ondol.core.errors import BackendError, ModelError, OndolError
 from ondol.core.events import FormFellBack, Observer
 from ondol.core.types import ModelRole, Pair
@@ -48,7 +48,7 @@ class EncoderSource(Protocol):
     """
 
     def plan(self, *, form: str = "auto") -> EncoderPlan: ...
-    def encoder(self, choice: FormChoice) -> Encoder: ...
+    def encoder(self, choice: FormChoice) -> EncoderBackend: ...
     def weight_bytes(self, form: str) -> int: ...
     def fidelity(self, form: str) -> Mapping[str, float]: ...
 
@@ -57,7 +57,7 @@ class EncoderSource(Protocol):
 class LoadedEncoder:
     """An encoder that has run once. ``fallback`` says why it is not the form that was chosen."""
 
-    encoder: Encoder
+    encoder: EncoderBackend
     choice: FormChoice
     fallback: str = ""
     weight_bytes: int = 0
@@ -111,7 +111,7 @@ def load_or_fall_back(
         )
 
 
-def _warm(encoder: Encoder) -> None:
+def _warm(encoder: EncoderBackend) -> None:
     """Run one small batch: the first caller pays for no first-use work, a broken form shows now."""
     item: str | Pair = "온돌 warm-up"
     if encoder.spec.role == "reranker":

@@ -16,7 +16,7 @@ from ondol.runtime.encoders.isolation import Value
 
 
 @dataclass(slots=True)
-class Request:
+class EncodeRequest:
     """One caller's items: their values as they come, and when the first began and the last ended."""
 
     values: list[Value | None]
@@ -33,10 +33,10 @@ class Request:
 
 
 @dataclass(slots=True, eq=False)
-class Item:
+class QueuedItem:
     """One text or pair of a request, tokenised; what ``batching.Waiting`` asks for."""
 
-    request: Request
+    request: EncodeRequest
     index: int
     encoded: Encoded
     arrived: float
@@ -48,13 +48,13 @@ class Item:
         self.tokens = self.encoded.tokens
 
 
-class Line:
+class EncoderQueue:
     """Waiting items, urgent and bulk."""
 
     def __init__(self, *, aging: Aging) -> None:
         self._aging = aging
-        self._urgent: list[Item] = []
-        self._bulk: list[Item] = []
+        self._urgent: list[QueuedItem] = []
+        self._bulk: list[QueuedItem] = []
         self._urgent_streak = 0
 
     def __len__(self) -> int:
@@ -70,17 +70,17 @@ class Line:
         """Urgent batches in a row while bulk work waited."""
         return self._urgent_streak
 
-    def extend(self, items: Iterable[Item], *, urgent: bool) -> None:
+    def extend(self, items: Iterable[QueuedItem], *, urgent: bool) -> None:
         """Let ``items`` wait, behind those of their class."""
         (self._urgent if urgent else self._bulk).extend(items)
 
-    def take(self, budget: Budget, *, now: float, bulk: Budget | None = None) -> list[Item]:
+    def take(self, budget: Budget, *, now: float, bulk: Budget | None = None) -> list[QueuedItem]:
         """Take out what runs now; empty when nobody waits who has not left.
 
         ``bulk`` limits a batch of bulk work, by default ``budget`` does.
         """
         self._forget_cancelled()
-        view: Sequence[Item] = [
+        view: Sequence[QueuedItem] = [
             *islice(self._urgent, WINDOW),
             *islice(self._bulk, WINDOW),
         ]
@@ -98,13 +98,13 @@ class Line:
         self._remove(batch, urgent=batch[0].urgent)
         return batch
 
-    def clear(self) -> list[Item]:
+    def clear(self) -> list[QueuedItem]:
         """Take everything out."""
         everything = [*self._urgent, *self._bulk]
         self._urgent, self._bulk = [], []
         return everything
 
-    def _remove(self, batch: Sequence[Item], *, urgent: bool) -> None:
+    def _remove(self, batch: Sequence[QueuedItem], *, urgent: bool) -> None:
         items = self._urgent if urgent else self._bulk
         taken = set(batch)
         kept = [item for item in islice(items, WINDOW) if item not in taken]

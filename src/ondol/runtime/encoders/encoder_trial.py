@@ -47,7 +47,7 @@ class _Shadow:
     primary_ms: float | None
 
 
-class Trial:
+class AbTest:
     """Routes requests between a primary lane and a candidate, and compares them.
 
     ``same_tokens`` says that both read the same token ids; ``measure`` how answers are compared. A

@@ -12,13 +12,13 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from ondol.backends.protocols import Encoder
+from ondol.backends.protocols import EncoderBackend
 from ondol.core.clock import Clock
 from ondol.core.errors import OndolError
 from ondol.core.events import BatchBudgetChanged, BatchRun, Event, Observer
 from ondol.runtime.encoders.batching import AdaptiveBudget, Aging, Budget, MemoryLimits, batch_cost
-from ondol.runtime.encoders.bulk_throttle import Courtesy, Patience
-from ondol.runtime.encoders.encoder_queue import Item, Line, Request
+from ondol.runtime.encoders.bulk_throttle import BulkThrottle, ThrottleLimits
+from ondol.runtime.encoders.encoder_queue import EncodeRequest, EncoderQueue, QueuedItem
 from ondol.runtime.encoders.isolation import Value, run_batch
 
 _log = logging.getLogger("ondol.batcher")
@@ -32,13 +32,13 @@ class EncoderWorker:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: EncoderBackend,
         *,
         tokens: int,
         items: int,
         memory: MemoryLimits,
         aging: Aging,
-        patience: Patience,
+        patience: ThrottleLimits,
         free_bytes: Callable[[], int | None],
         clock: Clock,
         observer: Observer,
@@ -48,8 +48,8 @@ class EncoderWorker:
         self._encoder = encoder
         self._full = full
         self._budget = AdaptiveBudget(full, limits=memory, free_bytes=free_bytes, clock=clock)
-        self._line = Line(aging=aging)
-        self._courtesy = Courtesy(patience)
+        self._line = EncoderQueue(aging=aging)
+        self._courtesy = BulkThrottle(patience)
         self._clock = clock
         self._observer = observer
         self._changed = threading.Condition()
@@ -79,7 +79,7 @@ class EncoderWorker:
         """How long an item takes, smoothed over the last batches; a guess before the first."""
         return self._seconds_per_item
 
-    def add(self, request: Request, items: Sequence[Item], *, failed: int) -> bool:
+    def add(self, request: EncodeRequest, items: Sequence[QueuedItem], *, failed: int) -> bool:
         """Let ``items`` of ``request`` wait and strike off its ``failed``; false once stopped."""
         with self._changed:
             if self._stopping:
@@ -132,7 +132,7 @@ class EncoderWorker:
         if seconds := self._courtesy.rest(now=now, streak=streak):
             self._changed.wait(seconds)
 
-    def _run(self, batch: Sequence[Item]) -> None:
+    def _run(self, batch: Sequence[QueuedItem]) -> None:
         started = self._clock.monotonic()
         for item in batch:
             item.request.started = item.request.started or started
@@ -157,10 +157,10 @@ class EncoderWorker:
         if ran.ran_out and self._budget.ran_out():
             self._tell_budget()
 
-    def _deliver(self, results: Sequence[tuple[Item, Value]]) -> None:
+    def _deliver(self, results: Sequence[tuple[QueuedItem, Value]]) -> None:
         """Hand the values over and wake the callers whose last this was, once for each loop."""
         now = self._clock.monotonic()
-        ready: dict[asyncio.AbstractEventLoop, list[Request]] = defaultdict(list)
+        ready: dict[asyncio.AbstractEventLoop, list[EncodeRequest]] = defaultdict(list)
         with self._changed:
             for item, value in results:
                 request = item.request
@@ -192,7 +192,7 @@ class EncoderWorker:
             _log.exception("an observer failed")
 
 
-def _finish(requests: Sequence[Request]) -> None:
+def _finish(requests: Sequence[EncodeRequest]) -> None:
     for request in requests:
         if not request.future.done():
             request.future.set_result(None)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from ondol.backends.fake_encoder import FakeEmbedder, FakeReranker
-from ondol.backends.protocols import Encoder
+from ondol.backends.protocols import EncoderBackend
 from ondol.core.errors import ModelError
 from ondol.models.form_choice import FormChoice
 from ondol.runtime.encoders.encoder_plan import EncoderPlan
@@ -41,7 +41,7 @@ class FakeEncoders:
             space="fake",
         )
 
-    def encoder(self, choice: FormChoice) -> Encoder:
+    def encoder(self, choice: FormChoice) -> EncoderBackend:
         if choice.form.endswith(":broken"):
             raise ModelError(f"{choice.form} is broken", hint="it is meant to be")
         if self._role == "embedder":

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ondol.backends.protocols import Encoder
+from ondol.backends.protocols import EncoderBackend
 from ondol.core.errors import BackendError, OndolError, OutOfMemory
 from ondol.core.types import Encoded
 
@@ -24,7 +24,7 @@ Value = NDArray[np.float32] | OndolError
 
 
 @dataclass(slots=True)
-class Ran:
+class BatchOutcome:
     """One value per item, in order; ``ran_out`` when memory did not suffice at some point."""
 
     values: list[Value]
@@ -32,14 +32,16 @@ class Ran:
     failures: int = 0
 
 
-def run_batch(encoder: Encoder, batch: Sequence[Encoded]) -> Ran:
+def run_batch(encoder: EncoderBackend, batch: Sequence[Encoded]) -> BatchOutcome:
     """Run ``batch``; never raises an ``Exception``. Each failed item has an error of its own."""
-    ran = Ran([])
+    ran = BatchOutcome([])
     ran.values = _values(encoder, batch, ran, retried=False)
     return ran
 
 
-def _values(encoder: Encoder, batch: Sequence[Encoded], ran: Ran, *, retried: bool) -> list[Value]:
+def _values(
+    encoder: EncoderBackend, batch: Sequence[Encoded], ran: BatchOutcome, *, retried: bool
+) -> list[Value]:
     try:
         rows = encoder.run(batch)
         if len(rows) != len(batch):
@@ -62,13 +64,15 @@ def _values(encoder: Encoder, batch: Sequence[Encoded], ran: Ran, *, retried: bo
     return _halved(encoder, batch, ran, retried=retried)
 
 
-def _halved(encoder: Encoder, batch: Sequence[Encoded], ran: Ran, *, retried: bool) -> list[Value]:
+def _halved(
+    encoder: EncoderBackend, batch: Sequence[Encoded], ran: BatchOutcome, *, retried: bool
+) -> list[Value]:
     middle = (len(batch) + 1) // 2
     halves = [half for half in (batch[:middle], batch[middle:]) if half]
     return [value for half in halves for value in _values(encoder, half, ran, retried=retried)]
 
 
-def _told(encoder: Encoder, raised: Exception, *, items: int, again: bool) -> OndolError:
+def _told(encoder: EncoderBackend, raised: Exception, *, items: int, again: bool) -> OndolError:
     """Return ``raised`` as an error of ours, logged, and with the memory of its frames let go."""
     name = encoder.spec.model
     unknown = not isinstance(raised, OndolError | MemoryError)

@@ -2,9 +2,8 @@
 
 In this order: a place in its lane and in its key's share; its foreseen first token against its
 deadline; the machine's resources. What is refused learns the reason and when to come back. Knows no
-future and no timer.
-
-What a request is told that cannot be served now: one function a reason, each with the remedy.
+future and no timer. What a request is told that cannot be served now: one function a reason, each
+with the remedy.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ from dataclasses import replace
 
 from ondol.core.clock import Clock
 from ondol.core.errors import NotReady, Overloaded
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.settings.lane_sections import BATCH
-from ondol.runtime.generation import admission as refusals
-from ondol.runtime.generation.lane_queue import LaneQueue, Size, Ticket
-from ondol.runtime.generation.policy import Waiting
+from ondol.runtime.generation.lane_queue import LaneQueue, QueuedRequest, Size
+from ondol.runtime.generation.policy import WaitingRequest
 
 _FORESIGHT = 0.6  # share of the longest wait that may be foreseen: the estimate errs
 _JITTER = 0.25
@@ -45,7 +43,7 @@ class Admission:
         self._jitter = jitter
         self._sequence = 0
 
-    def admit(self, size: Size, terms: Terms) -> Ticket:
+    def admit(self, size: Size, terms: RequestTerms) -> QueuedRequest:
         """Return a ticket, not queued yet; raises ``Overloaded``."""
         self._require_place(terms)
         ticket = self._ticket(size, terms)
@@ -54,7 +52,7 @@ class Admission:
         self._require_resources(terms.lane)
         return ticket
 
-    def reestimate(self, ticket: Ticket, *, others: int) -> None:
+    def reestimate(self, ticket: QueuedRequest, *, others: int) -> None:
         """Size ``ticket`` anew: caches and company have changed since it came."""
         ticket.estimate = ticket.size(others)
         prefill = ticket.estimate.surest if self._trusted() else 0.0
@@ -64,25 +62,23 @@ class Admission:
         """At least a second, and up to a quarter more: those refused together must not return so."""
         return max(1.0, seconds) * (1.0 + _JITTER * self._jitter())
 
-    def _require_place(self, terms: Terms) -> None:
+    def _require_place(self, terms: RequestTerms) -> None:
         queue, lane = self._queue, terms.lane
         rules = queue.lanes.lane(lane)
         waiting = queue.depth(lane)
         if waiting >= rules.queue:
-            raise refusals.lane_full(
+            raise lane_full(
                 lane, waiting=waiting, limit=rules.queue, retry_after=self._next_place(lane)
             )
         held = queue.held(lane, terms.tenant)
         allowed = max(1, int(terms.share * (rules.queue + min(rules.running, queue.slots))))
         if terms.share < 1 and held >= allowed:
-            raise refusals.share_used(
-                lane, held=held, limit=allowed, retry_after=self._next_place(lane)
-            )
+            raise share_used(lane, held=held, limit=allowed, retry_after=self._next_place(lane))
 
     def _next_place(self, lane: str) -> float:
         return self.jittered(self._queue.pace.seconds_for(1, lane=lane))
 
-    def _ticket(self, size: Size, terms: Terms) -> Ticket:
+    def _ticket(self, size: Size, terms: RequestTerms) -> QueuedRequest:
         rules = self._queue.lanes.lane(terms.lane)
         now = self._clock.monotonic()
         arrived = now - terms.elapsed_ms / 1e3
@@ -95,8 +91,8 @@ class Admission:
             # like one without a deadline, and counts as late.
             deadline = None if now + estimate.surest > deadline else deadline
         self._sequence += 1
-        return Ticket(
-            waiting=Waiting(
+        return QueuedRequest(
+            waiting=WaitingRequest(
                 lane=terms.lane,
                 arrived=arrived,
                 sequence=self._sequence,
@@ -112,7 +108,7 @@ class Admission:
             promise_ms=promise,
         )
 
-    def _require_feasible(self, ticket: Ticket) -> None:
+    def _require_feasible(self, ticket: QueuedRequest) -> None:
         """Refuse what would be late, or would wait longer than its lane allows."""
         now = self._clock.monotonic()
         start = self._queue.start_of(ticket, now)
@@ -123,16 +119,14 @@ class Admission:
         elif item.deadline is None or not item.refusable:
             self._require_bearable(item.lane, start - now)
 
-    def _require_in_time(self, ticket: Ticket, start: float, now: float) -> None:
+    def _require_in_time(self, ticket: QueuedRequest, start: float, now: float) -> None:
         item = ticket.waiting
         deadline = item.deadline or 0.0
         if item.hopeless(now):
-            raise refusals.deadline_unreachable(
-                prefill=item.prefill, deadline=deadline - item.arrived
-            )
+            raise deadline_unreachable(prefill=item.prefill, deadline=deadline - item.arrived)
         late = start + item.prefill - deadline
         if late > 0:
-            raise refusals.deadline_infeasible(
+            raise deadline_infeasible(
                 first_token=start + ticket.estimate.prefill - item.arrived,
                 deadline=deadline - item.arrived,
                 retry_after=self.jittered(late),
@@ -142,14 +136,14 @@ class Admission:
         limit = self._queue.lanes.lane(lane).queue_seconds
         bearable = _FORESIGHT * limit
         if wait > bearable:
-            raise refusals.wait_foreseen(
+            raise wait_foreseen(
                 lane, seconds=wait, limit=limit, retry_after=self.jittered(wait - bearable)
             )
 
     def _require_resources(self, lane: str) -> None:
         pressure = self._queue.pressure
         if pressure.shed and lane == BATCH:
-            raise refusals.shed(
+            raise shed(
                 lane,
                 reasons=", ".join(pressure.reasons),
                 retry_after=self.jittered(pressure.retry_after),

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ondol.core.errors import BackendError, NotReady
 from ondol.core.events import Timing
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.types import (
     DoneEvent,
     FinishReason,
@@ -24,14 +24,14 @@ from ondol.core.types import (
 )
 
 
-class Engine(Protocol):
+class ChatEngine(Protocol):
     """What chat needs of the generation engine."""
 
     def stream(
         self,
         request: GenerationRequest,
         *,
-        terms: Terms | None = None,
+        terms: RequestTerms | None = None,
         timing: Timing | None = None,
     ) -> AsyncGenerator[GenerationEvent]: ...
 
@@ -69,7 +69,7 @@ async def admitted(
 class ChatService:
     """Streams or completes chats; raises ``NotReady`` when no generator is configured."""
 
-    def __init__(self, engine: Engine | None, *, model: str) -> None:
+    def __init__(self, engine: ChatEngine | None, *, model: str) -> None:
         self._engine = engine
         self._model = model
 
@@ -85,7 +85,7 @@ class ChatService:
         self,
         request: GenerationRequest,
         *,
-        terms: Terms | None = None,
+        terms: RequestTerms | None = None,
         timing: Timing | None = None,
     ) -> AsyncGenerator[GenerationEvent]:
         """Yield events until ``DoneEvent``; closing the generator frees the slot at once."""
@@ -104,7 +104,7 @@ class ChatService:
         self,
         request: GenerationRequest,
         *,
-        terms: Terms | None = None,
+        terms: RequestTerms | None = None,
         timing: Timing | None = None,
     ) -> Completion:
         """Gather a whole chat."""

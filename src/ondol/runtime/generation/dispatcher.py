@@ -15,12 +15,12 @@ from collections.abc import Callable
 from ondol.core.clock import Clock
 from ondol.core.errors import Overloaded
 from ondol.core.lane_state import QueueSnapshot
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.settings.lane_sections import LANES, LanesSettings
 from ondol.core.timers import LoopTimers, Timer, Timers
 from ondol.runtime.generation import admission as refusals
 from ondol.runtime.generation.admission import Admission
-from ondol.runtime.generation.lane_queue import LaneQueue, Size, Ticket
+from ondol.runtime.generation.lane_queue import LaneQueue, QueuedRequest, Size
 from ondol.runtime.generation.policy import Policy
 from ondol.runtime.pressure import Pressure
 
@@ -73,7 +73,7 @@ class Dispatcher:
         self._queue.pressure = pressure
         self._dispatch()
 
-    async def acquire(self, size: Size, terms: Terms) -> Ticket:
+    async def acquire(self, size: Size, terms: RequestTerms) -> QueuedRequest:
         """Return the caller's ticket once a slot is its own; ``release`` gives it back.
 
         Raises ``Overloaded`` (lane full, share used, deadline infeasible or become so, waited too
@@ -101,13 +101,13 @@ class Dispatcher:
             raise
         return ticket
 
-    def began(self, ticket: Ticket) -> None:
+    def began(self, ticket: QueuedRequest) -> None:
         """Its first token has come: the next prefill may begin."""
         if ticket.reading and ticket in self._queue.running:
             ticket.first_token = self._clock.monotonic()
             self._dispatch()
 
-    def release(self, ticket: Ticket, *, served: bool) -> None:
+    def release(self, ticket: QueuedRequest, *, served: bool) -> None:
         """Give a slot back; ``served`` says that it ran to its end."""
         if ticket in self._queue.running:
             self._queue.end(ticket, served=served)
@@ -162,7 +162,7 @@ class Dispatcher:
             ticket.granted.set_result(None)
         self._sweep_later()
 
-    def _next(self) -> Ticket | None:
+    def _next(self) -> QueuedRequest | None:
         able = [ticket for ticket in self._queue.able() if not ticket.granted.done()]
         if not able:
             return None
@@ -214,7 +214,7 @@ class Dispatcher:
         self._recheck = None
         self._dispatch()
 
-    def _wait_out(self, ticket: Ticket, limit: float) -> None:
+    def _wait_out(self, ticket: QueuedRequest, limit: float) -> None:
         if ticket in self._queue.waiting:
             retry_after = self._admission.jittered(self._queue.wait_ahead())
             self._fail(
@@ -222,12 +222,12 @@ class Dispatcher:
             )
             self._note_idle()
 
-    def _fail(self, ticket: Ticket, error: Exception) -> None:
+    def _fail(self, ticket: QueuedRequest, error: Exception) -> None:
         self._queue.remove(ticket)
         if not ticket.granted.done():
             ticket.granted.set_exception(error)
 
-    def _abandon(self, ticket: Ticket) -> None:
+    def _abandon(self, ticket: QueuedRequest) -> None:
         """Forget a caller that left: out of the queue, or its unused slot back."""
         if ticket in self._queue.waiting:
             self._queue.remove(ticket)

@@ -26,7 +26,7 @@ from ondol.core.errors import (
 )
 from ondol.core.events import NullObserver, Observer, RequestFinished, Timing, counted_as
 from ondol.core.lane_state import QueueSnapshot
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.settings.lane_sections import BATCH, LANES, LanesSettings
 from ondol.core.types import DoneEvent, GenerationEvent, GenerationRequest
 from ondol.runtime.generation import admission as refusals
@@ -34,7 +34,7 @@ from ondol.runtime.generation.cost import CostModel, Estimate, PromptShape, Serv
 from ondol.runtime.generation.dispatcher import Dispatcher
 from ondol.runtime.generation.lane_queue import Size
 from ondol.runtime.generation.policy import Policy, Reading, Slo, pieces
-from ondol.runtime.generation.running import Account, GenerationLimits, Run
+from ondol.runtime.generation.running import GenerationLimits, GenerationRun, RequestAccount
 from ondol.runtime.pressure import Pressure
 
 _log = logging.getLogger("ondol.generation")
@@ -66,7 +66,7 @@ class GenerationEngine:
         self._limits = limits or GenerationLimits()
         self._clock = clock or SystemClock()
         self._observer = observer or NullObserver()
-        self._runs: set[Run] = set()
+        self._runs: set[GenerationRun] = set()
         self._pool = ThreadPoolExecutor(slots, thread_name_prefix="ondol-generate")
         self._reading = Reading()
         self._cost = CostModel(slots=slots, tokens_per_second=tokens_per_second)
@@ -114,7 +114,7 @@ class GenerationEngine:
         self,
         request: GenerationRequest,
         *,
-        terms: Terms | None = None,
+        terms: RequestTerms | None = None,
         timing: Timing | None = None,
     ) -> AsyncGenerator[GenerationEvent, None]:
         """Yield the events of one generation; the last is the only ``DoneEvent``.
@@ -126,8 +126,8 @@ class GenerationEngine:
         ``inference_ms`` and the pace of tokens; ``ttft_ms`` and ``total_ms`` count from the
         request's arrival.
         """
-        account = self._account(terms or Terms(), timing or Timing())
-        run: Run | None = None
+        account = self._account(terms or RequestTerms(), timing or Timing())
+        run: GenerationRun | None = None
         try:
             self._require_ready()
             await self._read_ahead(request, account.terms)
@@ -168,7 +168,7 @@ class GenerationEngine:
         self._pool.shutdown(wait=False)
         await asyncio.to_thread(self._backend.close)
 
-    def _account(self, terms: Terms, timing: Timing) -> Account:
+    def _account(self, terms: RequestTerms, timing: Timing) -> RequestAccount:
         try:
             lane = self._lanes.lane(terms.lane)
         except KeyError:
@@ -178,14 +178,14 @@ class GenerationEngine:
                 code="unknown_lane",
                 param="x-ondol-lane",
             ) from None
-        return Account(
+        return RequestAccount(
             terms,
             timing,
             arrived=self._clock.monotonic() - terms.elapsed_ms / 1e3,
             promise_ms=terms.deadline_ms or lane.sla_ms or None,
         )
 
-    async def _read_ahead(self, request: GenerationRequest, terms: Terms) -> None:
+    async def _read_ahead(self, request: GenerationRequest, terms: RequestTerms) -> None:
         """Read a long bulk prompt in pieces while people ask; note who is a person."""
         now = self._clock.monotonic()
         if terms.lane != BATCH:
@@ -202,19 +202,19 @@ class GenerationEngine:
             finally:
                 run.leave()
 
-    async def _start(self, request: GenerationRequest, account: Account) -> Run:
+    async def _start(self, request: GenerationRequest, account: RequestAccount) -> GenerationRun:
         ticket = await self._dispatcher.acquire(self._sized(request, account.terms), account.terms)
         account.ticket = ticket
         account.predicted_ms = ticket.predicted_ms
         account.timing.queue_ms += (ticket.started - account.arrived) * 1e3
         account.timing.queue_ms -= account.terms.elapsed_ms
         loop = asyncio.get_running_loop()
-        run = Run(_salted(request, account.terms), ticket, self._limits)
+        run = GenerationRun(_salted(request, account.terms), ticket, self._limits)
         self._runs.add(run)
         self._pool.submit(self._work, run, loop)
         return run
 
-    def _sized(self, request: GenerationRequest, terms: Terms) -> Size:
+    def _sized(self, request: GenerationRequest, terms: RequestTerms) -> Size:
         """Return what estimates this request; its prompt is measured once, the caches each time."""
         shape = PromptShape.of(request.messages)
         salted = _salted(request, terms)
@@ -232,7 +232,7 @@ class GenerationEngine:
 
         return size
 
-    def _work(self, run: Run, loop: asyncio.AbstractEventLoop) -> None:
+    def _work(self, run: GenerationRun, loop: asyncio.AbstractEventLoop) -> None:
         """In a thread of the pool: drive the backend to its end."""
         error: BaseException | None = None
         done: DoneEvent | None = None
@@ -256,7 +256,7 @@ class GenerationEngine:
         except RuntimeError:
             _log.debug("the event loop has gone")
 
-    def _note_token(self, run: Run, loop: asyncio.AbstractEventLoop) -> None:
+    def _note_token(self, run: GenerationRun, loop: asyncio.AbstractEventLoop) -> None:
         run.times.append(self._clock.monotonic())
         run.ticket.produced = len(run.times)
         if len(run.times) == 1:
@@ -265,11 +265,13 @@ class GenerationEngine:
             except RuntimeError:
                 _log.debug("the event loop has gone")
 
-    def _began(self, run: Run) -> None:
+    def _began(self, run: GenerationRun) -> None:
         run.company = self._dispatcher.others_decoding()
         self._dispatcher.began(run.ticket)
 
-    def _returned(self, run: Run, error: BaseException | None, done: DoneEvent | None) -> None:
+    def _returned(
+        self, run: GenerationRun, error: BaseException | None, done: DoneEvent | None
+    ) -> None:
         """On the loop: the backend's call has ended, so its slot is free."""
         self._runs.discard(run)
         run.finish()
@@ -279,7 +281,7 @@ class GenerationEngine:
             self._learn(run, done)
         self._dispatcher.release(run.ticket, served=served)
 
-    def _learn(self, run: Run, done: DoneEvent) -> None:
+    def _learn(self, run: GenerationRun, done: DoneEvent) -> None:
         if not run.times:
             return
         ticket = run.ticket
@@ -320,7 +322,7 @@ class GenerationEngine:
                 hint="see /health/ready; send again after Retry-After",
             )
 
-    def _settle(self, account: Account, outcome: RequestOutcome, code: str = "") -> None:
+    def _settle(self, account: RequestAccount, outcome: RequestOutcome, code: str = "") -> None:
         if account.settled:
             return
         account.settled = True
@@ -349,7 +351,7 @@ class GenerationEngine:
         )
 
 
-def _salted(request: GenerationRequest, terms: Terms) -> GenerationRequest:
+def _salted(request: GenerationRequest, terms: RequestTerms) -> GenerationRequest:
     """Return the request with a prompt cache that only its tenant shares."""
     if not terms.tenant:
         return request

@@ -22,7 +22,7 @@ OnState = Callable[[GeneratorHealth], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Build:
+class GeneratorBuild:
     """What a generator is made of: the form with its figures, the files, the settings."""
 
     plan: GeneratorForm
@@ -53,7 +53,7 @@ def offered_forms(home: Path) -> tuple[str, ...]:
     return tuple(form for form, runs in here.items() if runs)
 
 
-def make_generator(build: Build) -> Generator:
+def make_generator(build: GeneratorBuild) -> Generator:
     """Return a started generator in the plan's form.
 
     Raises ``SettingsError`` for a form that there is not, ``ModelError`` for one that is not built.
@@ -76,7 +76,7 @@ def make_generator(build: Build) -> Generator:
     return _loaded(build)
 
 
-def _portable(build: Build) -> Generator:
+def _portable(build: GeneratorBuild) -> Generator:
     if find_spec("xllamacpp") is None:
         raise ModelError(
             "the package xllamacpp, which runs llama.cpp, is not installed",
@@ -85,7 +85,7 @@ def _portable(build: Build) -> Generator:
     return _llamacpp(build, program=None)
 
 
-def _native(build: Build) -> Generator:
+def _native(build: GeneratorBuild) -> Generator:
     found = find_build(build.builds, LLAMACPP)
     if found is None:
         raise ModelError(
@@ -95,7 +95,7 @@ def _native(build: Build) -> Generator:
     return _llamacpp(build, program=found[0])
 
 
-def _llamacpp(build: Build, *, program: Path | None) -> Generator:
+def _llamacpp(build: GeneratorBuild, *, program: Path | None) -> Generator:
     from ondol.backends.llamacpp_generator import LlamaCppGenerator
     from ondol.backends.llamacpp_slots import parse_adapters
 
@@ -116,7 +116,7 @@ def _llamacpp(build: Build, *, program: Path | None) -> Generator:
     )
 
 
-def _loaded(build: Build) -> Generator:
+def _loaded(build: GeneratorBuild) -> Generator:
     settings, plan = build.settings, build.plan
     setup = GeneratorSetup(
         model=build.files.entry.id,
@@ -130,4 +130,4 @@ def _loaded(build: Build) -> Generator:
 
 
 _GENAI = ("openvino-genai:q4", "openvino-genai:int8")
-_MAKERS: dict[str, Callable[[Build], Generator]] = {PORTABLE: _portable, NATIVE: _native}
+_MAKERS: dict[str, Callable[[GeneratorBuild], Generator]] = {PORTABLE: _portable, NATIVE: _native}

@@ -11,7 +11,7 @@ from ondol.backends.protocols import GeneratorHealth, Preloading
 from ondol.core.clock import Clock
 from ondol.core.events import Observer, Timing
 from ondol.core.lane_state import QueueSnapshot
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.settings import Settings
 from ondol.core.timers import Timers
 from ondol.core.types import GenerationEvent, GenerationRequest, Message
@@ -84,14 +84,14 @@ class GeneratorSlot(Slot[GenerationEngine]):
         self,
         request: GenerationRequest,
         *,
-        terms: Terms | None = None,
+        terms: RequestTerms | None = None,
         timing: Timing | None = None,
     ) -> AsyncGenerator[GenerationEvent, None]:
         """Yield the events of one generation; see ``use`` and ``GenerationEngine.stream``.
 
         What it waits for a load counts into its deadline.
         """
-        terms = terms or Terms()
+        terms = terms or RequestTerms()
         cold, arrived = self.cold, self._clock.monotonic()
         async with self.use() as engine:
             if cold:

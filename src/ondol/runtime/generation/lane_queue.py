@@ -21,28 +21,35 @@ from dataclasses import dataclass
 
 from ondol.core.clock import Clock
 from ondol.core.lane_state import LaneSnapshot
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.settings.lane_sections import BATCH, LANES, LanesSettings
 from ondol.core.timers import Timer
 from ondol.runtime.generation.cost import Estimate
-from ondol.runtime.generation.policy import Moment, Need, Policy, Running, Waiting, starts
+from ondol.runtime.generation.policy import (
+    Policy,
+    QueueState,
+    SlotOccupancy,
+    WaitingRequest,
+    WorkEstimate,
+    starts,
+)
 from ondol.runtime.pressure import NO_PRESSURE, Pressure
-from ondol.runtime.rate_meter import Pace
+from ondol.runtime.rate_meter import RateMeter
 
 Size = Callable[[int], Estimate]
 """What a request would take if it began beside so many others that decode."""
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class QueuedRequest:
     """Times are monotonic seconds. ``promise_ms`` is the deadline it is judged by, whoever set it.
 
     ``produced`` is the number of tokens so far, written by the thread that runs it; ``others`` how
     many decoded when it was ``started``.
     """
 
-    waiting: Waiting
-    terms: Terms
+    waiting: WaitingRequest
+    terms: RequestTerms
     size: Size
     estimate: Estimate
     granted: asyncio.Future[None]
@@ -110,9 +117,9 @@ class LaneQueue:
         self.lanes = lanes
         self.policy = policy
         self.pressure: Pressure = NO_PRESSURE
-        self.waiting: list[Ticket] = []
-        self.running: list[Ticket] = []
-        self.pace = Pace(clock)
+        self.waiting: list[QueuedRequest] = []
+        self.running: list[QueuedRequest] = []
+        self.pace = RateMeter(clock)
         self._prefills = prefills
         self._clock = clock
         self._step = step
@@ -139,7 +146,7 @@ class LaneQueue:
     def decoding(self) -> int:
         return sum(not ticket.reading for ticket in self.running)
 
-    def able(self) -> list[Ticket]:
+    def able(self) -> list[QueuedRequest]:
         """Return who waits in a lane that may run another."""
         return [
             ticket
@@ -158,16 +165,16 @@ class LaneQueue:
     def depth(self, lane: str) -> int:
         return sum(ticket.lane == lane for ticket in self.waiting)
 
-    def add(self, ticket: Ticket) -> None:
+    def add(self, ticket: QueuedRequest) -> None:
         self.waiting.append(ticket)
         self._held[ticket.lane, ticket.terms.tenant] += 1
 
-    def remove(self, ticket: Ticket) -> None:
+    def remove(self, ticket: QueuedRequest) -> None:
         """Take out one that waits and will not run."""
         self.waiting.remove(ticket)
         self._forget_place(ticket)
 
-    def start(self, ticket: Ticket) -> None:
+    def start(self, ticket: QueuedRequest) -> None:
         """Move ``ticket`` from the queue into a slot."""
         self.waiting.remove(ticket)
         unpromised = any(other.waiting.deadline is None for other in self.waiting)
@@ -180,7 +187,7 @@ class LaneQueue:
         self.running.append(ticket)
         self._running_in[ticket.lane] += 1
 
-    def end(self, ticket: Ticket, *, served: bool) -> None:
+    def end(self, ticket: QueuedRequest, *, served: bool) -> None:
         """Take ``ticket`` out of its slot; ``served`` feeds the drain rate."""
         self.running.remove(ticket)
         self._running_in[ticket.lane] -= 1
@@ -191,16 +198,16 @@ class LaneQueue:
     def refused(self, lane: str, code: str) -> None:
         self._rejected.setdefault(lane, Counter())[code] += 1
 
-    def moment(self, now: float) -> Moment:
+    def moment(self, now: float) -> QueueState:
         lead = self._fairness.lead({ticket.lane for ticket in self.waiting})
-        return Moment(now, lead, self._passed_over)
+        return QueueState(now, lead, self._passed_over)
 
-    def ordered(self, tickets: Sequence[Ticket], now: float) -> list[Ticket]:
+    def ordered(self, tickets: Sequence[QueuedRequest], now: float) -> list[QueuedRequest]:
         """Return ``tickets`` in the policy's order."""
         order = self.policy.order([ticket.waiting for ticket in tickets], self.moment(now))
         return [tickets[index] for index in order]
 
-    def start_of(self, newcomer: Ticket, now: float) -> float:
+    def start_of(self, newcomer: QueuedRequest, now: float) -> float:
         """Return when ``newcomer`` would begin among those who wait now."""
         ordered = self.ordered([*self.waiting, newcomer], now)
         ahead = ordered[: ordered.index(newcomer) + 1]
@@ -210,7 +217,7 @@ class LaneQueue:
         """Return the foreseen wait in seconds of a request that came now and went last."""
         now = self._clock.monotonic()
         needs = [_need(ticket) for ticket in self.ordered(self.waiting, now)]
-        return self._starts([*needs, Need(0.0, 0.0)], now)[-1] - now
+        return self._starts([*needs, WorkEstimate(0.0, 0.0)], now)[-1] - now
 
     def snapshot(self, lane: str) -> LaneSnapshot:
         now = self._clock.monotonic()
@@ -228,7 +235,7 @@ class LaneQueue:
             rejected=dict(self._rejected.get(lane, {})),
         )
 
-    def _starts(self, needs: Sequence[Need], now: float) -> list[float]:
+    def _starts(self, needs: Sequence[WorkEstimate], now: float) -> list[float]:
         return starts(
             needs,
             [self._view(ticket, now) for ticket in self.running],
@@ -237,21 +244,21 @@ class LaneQueue:
             prefills=self._prefills,
         )
 
-    def _view(self, ticket: Ticket, now: float) -> Running:
+    def _view(self, ticket: QueuedRequest, now: float) -> SlotOccupancy:
         step = self._step(len(self.running))
         expected = ticket.estimate.output_tokens
         if ticket.first_token is None:
             first = max(now, ticket.started + ticket.estimate.prefill)
-            return Running(first, first + expected * step)
+            return SlotOccupancy(first, first + expected * step)
         left = max(1.0, expected - ticket.produced)
-        return Running(ticket.first_token, now + left * step)
+        return SlotOccupancy(ticket.first_token, now + left * step)
 
-    def _forget_place(self, ticket: Ticket) -> None:
+    def _forget_place(self, ticket: QueuedRequest) -> None:
         key = ticket.lane, ticket.terms.tenant
         self._held[key] -= 1
         if not self._held[key]:
             del self._held[key]
 
 
-def _need(ticket: Ticket) -> Need:
-    return Need(ticket.estimate.prefill, ticket.estimate.decode)
+def _need(ticket: QueuedRequest) -> WorkEstimate:
+    return WorkEstimate(ticket.estimate.prefill, ticket.estimate.decode)

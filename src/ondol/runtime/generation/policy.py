@@ -42,7 +42,7 @@ OWED_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingRequest:
     """What a policy may know of a waiting request. Times are monotonic seconds.
 
     ``prefill`` is the time from its start to its first token, seldom exceeded; ``work`` its share
@@ -64,7 +64,7 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class QueueState:
     """The clock and the past: ``lead`` is by how many weighted seconds a lane is ahead of the least
     served one that waits; ``passed_over`` how many went before aged requests without a deadline."""
 
@@ -81,8 +81,8 @@ class Policy(Protocol):
 
     @property
     def refuses(self) -> bool: ...
-    def order(self, waiting: Sequence[Waiting], moment: Moment) -> list[int]: ...
-    def lapsed(self, waiting: Sequence[Waiting], now: float) -> list[int]: ...
+    def order(self, waiting: Sequence[WaitingRequest], moment: QueueState) -> list[int]: ...
+    def lapsed(self, waiting: Sequence[WaitingRequest], now: float) -> list[int]: ...
 
 
 class Fifo:
@@ -90,10 +90,10 @@ class Fifo:
 
     refuses = False
 
-    def order(self, waiting: Sequence[Waiting], moment: Moment) -> list[int]:
+    def order(self, waiting: Sequence[WaitingRequest], moment: QueueState) -> list[int]:
         return sorted(range(len(waiting)), key=lambda i: waiting[i].sequence)
 
-    def lapsed(self, waiting: Sequence[Waiting], now: float) -> list[int]:
+    def lapsed(self, waiting: Sequence[WaitingRequest], now: float) -> list[int]:
         return []
 
 
@@ -102,10 +102,10 @@ class ShortestFirst:
 
     refuses = False
 
-    def order(self, waiting: Sequence[Waiting], moment: Moment) -> list[int]:
+    def order(self, waiting: Sequence[WaitingRequest], moment: QueueState) -> list[int]:
         return sorted(range(len(waiting)), key=lambda i: (waiting[i].work, waiting[i].sequence))
 
-    def lapsed(self, waiting: Sequence[Waiting], now: float) -> list[int]:
+    def lapsed(self, waiting: Sequence[WaitingRequest], now: float) -> list[int]:
         return []
 
 
@@ -123,7 +123,7 @@ class Slo:
     def refuses(self) -> bool:
         return True
 
-    def order(self, waiting: Sequence[Waiting], moment: Moment) -> list[int]:
+    def order(self, waiting: Sequence[WaitingRequest], moment: QueueState) -> list[int]:
         now, lead = moment.now, moment.lead
         promised: list[tuple[float, int, int]] = []
         free: list[tuple[float, int, int]] = []
@@ -151,11 +151,11 @@ class Slo:
             return [first, *ranked, *unpromised[1:]]
         return ranked + unpromised
 
-    def lapsed(self, waiting: Sequence[Waiting], now: float) -> list[int]:
+    def lapsed(self, waiting: Sequence[WaitingRequest], now: float) -> list[int]:
         return [i for i, item in enumerate(waiting) if item.refusable and item.hopeless(now)]
 
     @staticmethod
-    def _owed(free: Waiting, promised: Waiting, lead: Mapping[str, float]) -> bool:
+    def _owed(free: WaitingRequest, promised: WaitingRequest, lead: Mapping[str, float]) -> bool:
         return lead.get(promised.lane, 0.0) - lead.get(free.lane, 0.0) > OWED_SECONDS
 
 
@@ -167,7 +167,7 @@ def policy_of(name: PolicyName, *, age_seconds: float) -> Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class SlotOccupancy:
     """A request in a slot: when its prefill ends (past: it decodes), and when it leaves."""
 
     first_token: float
@@ -175,7 +175,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class WorkEstimate:
     """What a waiting request will take: seconds to its first token, then seconds to its last."""
 
     prefill: float
@@ -183,8 +183,8 @@ class Need:
 
 
 def starts(
-    ordered: Iterable[Need],
-    running: Sequence[Running],
+    ordered: Iterable[WorkEstimate],
+    running: Sequence[SlotOccupancy],
     *,
     now: float,
     slots: int,

@@ -1,6 +1,6 @@
 """One generation while it runs, and the account of one request from its arrival to its end.
 
-A ``Run`` owns the switch that stops the backend, the events on their way to the caller, and the
+A ``GenerationRun`` owns the switch that stops the backend, the events on their way to the caller, and the
 limits that may end it. Knows no queue.
 
 Carries events from one worker thread to one coroutine, at most ``size`` ahead.
@@ -22,14 +22,14 @@ import numpy as np
 from ondol.core.cancel import CancelToken
 from ondol.core.errors import DeadlineExceeded, OndolError
 from ondol.core.events import Timing
-from ondol.core.request_terms import Terms
+from ondol.core.request_terms import RequestTerms
 from ondol.core.types import GenerationEvent, GenerationRequest, Usage
-from ondol.runtime.generation.lane_queue import Ticket
+from ondol.runtime.generation.lane_queue import QueuedRequest
 
 T = TypeVar("T")
 
 
-class Relay(Generic[T]):
+class EventRelay(Generic[T]):
     """A bounded hand-off: ``put`` in a thread, ``get`` on the loop that built it."""
 
     def __init__(self, *, size: int) -> None:
@@ -103,32 +103,32 @@ class GenerationLimits:
 
 
 @dataclass(slots=True)
-class Account:
+class RequestAccount:
     """What one request cost so far; settled exactly once."""
 
-    terms: Terms
+    terms: RequestTerms
     timing: Timing
     arrived: float
     promise_ms: float | None
-    ticket: Ticket | None = None
+    ticket: QueuedRequest | None = None
     predicted_ms: float | None = None
     usage: Usage = field(default_factory=Usage)
     has_output: bool = False
     settled: bool = False
 
 
-class Run:
+class GenerationRun:
     """One generation in its thread: its switch, its events, and the limits that may end it."""
 
     def __init__(
-        self, request: GenerationRequest, ticket: Ticket, limits: GenerationLimits
+        self, request: GenerationRequest, ticket: QueuedRequest, limits: GenerationLimits
     ) -> None:
         self.request = request
         self.ticket = ticket
         self.times: list[float] = []
         self.company = 0
         self.cancel = CancelToken()
-        self.relay: Relay[GenerationEvent] = Relay(size=RELAY_EVENTS)
+        self.relay: EventRelay[GenerationEvent] = EventRelay(size=RELAY_EVENTS)
         loop = asyncio.get_running_loop()
         self._first = loop.call_later(
             limits.first_token_seconds,

@@ -18,7 +18,7 @@ from ondol.core.types import TokenEvent
 from ondol.server.routing import LimitsOf, Open, TermsOf, TimingOf, router
 from ondol.server.schemas import AskBody, SearchBody
 from ondol.server.server_errors import json_response, problem_of
-from ondol.server.streaming import EventStream, Relay, sse
+from ondol.server.streaming import EventStream, SseRelay, sse
 
 routes = router("ask")
 
@@ -44,7 +44,7 @@ async def ask(
     }
     if not body.stream:
         return json_response(asdict(await container.ask.ask(collection, body.question, **options)))
-    relay = await Relay.started(container.ask.stream(collection, body.question, **options))
+    relay = await SseRelay.started(container.ask.stream(collection, body.question, **options))
     return EventStream(
         relay,
         render=_render,

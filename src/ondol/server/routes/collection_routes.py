@@ -18,7 +18,7 @@ from starlette.responses import Response
 from ondol.app.container import Container
 from ondol.core.errors import InvalidInput
 from ondol.documents.ingest_report import IngestReport
-from ondol.server.request_gate import Limits
+from ondol.server.request_gate import RequestLimits
 from ondol.server.routing import (
     LimitsOf,
     Open,
@@ -160,7 +160,7 @@ async def delete_document(collection: str, document: str, container: Open) -> Re
 
 
 async def _ingest_files(
-    container: Container, collection: str, request: Request, limits: Limits
+    container: Container, collection: str, request: Request, limits: RequestLimits
 ) -> IngestReport:
     total = IngestReport()
     async with uploaded_files(request, limits=limits) as files:
@@ -171,7 +171,7 @@ async def _ingest_files(
     return total
 
 
-def _check_records(records: list[Any], limits: Limits) -> None:
+def _check_records(records: list[Any], limits: RequestLimits) -> None:
     limits.count(len(records), param="records")
     for index, record in enumerate(records):
         if not isinstance(record, dict):

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ondol.core.errors import InvalidInput
-from ondol.jobs.intake import Given, given_line, given_value
+from ondol.jobs.intake import SubmittedItem, given_line, given_value
 from ondol.jobs.job_results import JobView
 from ondol.jobs.job_rows import OUTCOMES
 from ondol.server.routing import (
@@ -36,7 +36,7 @@ from ondol.server.schemas import (
     SubmitQuery,
 )
 from ondol.server.server_errors import json_response, problem_of
-from ondol.server.streaming import EventStream, Relay, sse
+from ondol.server.streaming import EventStream, SseRelay, sse
 
 routes = router("jobs")
 
@@ -111,7 +111,7 @@ async def get_job(job: str, container: Open, terms: TermsOf) -> Response:
 @routes.get("/v1/jobs/{job}/events")
 async def follow_job(job: str, container: Open, terms: TermsOf) -> Response:
     """Follow a job: an event ``progress`` whenever it has changed, ``end`` when it has ended."""
-    relay = await Relay.started(container.jobs.service.events(job, tenant=terms.tenant))
+    relay = await SseRelay.started(container.jobs.service.events(job, tenant=terms.tenant))
     return EventStream(
         relay,
         render=_event,
@@ -124,7 +124,7 @@ async def job_results(
     job: str, query: Annotated[ResultsQuery, Query()], container: Open, terms: TermsOf
 ) -> Response:
     """Return the outcome of each item that has one, by ordinal, as JSON Lines or CSV."""
-    relay = await Relay.started(
+    relay = await SseRelay.started(
         container.jobs.service.results(
             job,
             tenant=terms.tenant,
@@ -167,7 +167,7 @@ def _is_lines(request: Request) -> bool:
     return media_type(request) in _LINES
 
 
-def _lines(query: SubmitQuery, body: bytes) -> tuple[str, int, str, Iterable[Given]]:
+def _lines(query: SubmitQuery, body: bytes) -> tuple[str, int, str, Iterable[SubmittedItem]]:
     if not query.task:
         raise InvalidInput(
             "task is missing", hint="send ?task=…", code="missing_field", param="task"
@@ -176,7 +176,7 @@ def _lines(query: SubmitQuery, body: bytes) -> tuple[str, int, str, Iterable[Giv
     return query.task, query.priority, query.key, lines
 
 
-def _json(request: Request, body: bytes) -> tuple[str, int, str, Iterable[Given]]:
+def _json(request: Request, body: bytes) -> tuple[str, int, str, Iterable[SubmittedItem]]:
     require_json(request)
     said = validated(JobBody, parse_json(body))
     items = (given_value(item) for item in said.items)

@@ -17,13 +17,13 @@ from ondol.core.settings.sections import FormName
 from ondol.server.lifecycle import RELOADABLE, Reloadable
 from ondol.server.loaded_models import loaded_models, unknown_model
 from ondol.server.routing import Life, Open, router
-from ondol.server.schemas import Body
+from ondol.server.schemas import RequestBody
 from ondol.server.server_errors import json_response
 
 routes = router("models")
 
 
-class ReloadBody(Body):
+class ReloadBody(RequestBody):
     """``POST /v1/models/reload``."""
 
     component: Literal["embedder", "reranker", "generator"] | None = Field(
@@ -34,7 +34,7 @@ class ReloadBody(Body):
     )
 
 
-class UnloadBody(Body):
+class UnloadBody(RequestBody):
     """``POST /v1/models/unload``."""
 
     component: Literal["embedder", "reranker", "generator"] | None = Field(

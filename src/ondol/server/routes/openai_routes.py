@@ -14,10 +14,10 @@ from ondol.core.types import FloatMatrix, GenerationEvent
 from ondol.server.completions import ChatShape
 from ondol.server.loaded_models import require_model
 from ondol.server.openai_schemas import ChatBody, EmbeddingsBody
-from ondol.server.request_gate import Limits
+from ondol.server.request_gate import RequestLimits
 from ondol.server.routing import LimitsOf, Open, TermsOf, TimingOf, router
 from ondol.server.server_errors import json_response, problem_of
-from ondol.server.streaming import EventStream, Relay, sse
+from ondol.server.streaming import EventStream, SseRelay, sse
 
 routes = router("openai")
 
@@ -67,7 +67,7 @@ async def create_chat_completion(
     if not body.stream:
         completion = await chat.complete(request, terms=terms, timing=timing)
         return json_response(shape.completion(completion, timing=timing))
-    relay = await Relay.started(chat.stream(request, terms=terms, timing=timing))
+    relay = await SseRelay.started(chat.stream(request, terms=terms, timing=timing))
     return EventStream(
         relay,
         render=lambda event: _render(event, shape, timing),
@@ -77,7 +77,7 @@ async def create_chat_completion(
     )
 
 
-def _inputs(body: EmbeddingsBody, limits: Limits) -> list[str] | list[list[int]]:
+def _inputs(body: EmbeddingsBody, limits: RequestLimits) -> list[str] | list[list[int]]:
     if body.texts is None:
         limits.count(len(body.token_ids), param="input")
         return body.token_ids

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ondol.tasks.step_context import Workbench
+from ondol.tasks.step_context import StepContext
 from ondol.tasks.steps.aspects import Aspects, AspectsParameters
 from ondol.tasks.steps.classify import Classify, ClassifyParameters
 from ondol.tasks.steps.contrast import Contrast, ContrastParameters
@@ -24,7 +24,7 @@ class StepKind:
     """A step that packs may use: its parameters, and how it is made."""
 
     parameters: type[Parameters]
-    make: Callable[[Any, Workbench], Step]
+    make: Callable[[Any, StepContext], Step]
 
 
 STEPS: dict[str, StepKind] = {

@@ -17,10 +17,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ondol.core.errors import NotFound
-from ondol.packs.reviews.aspect_lexicon import AspectLexicon, Clause
-from ondol.tasks.step_context import Workbench
+from ondol.packs.reviews.aspect_lexicon import AspectLexicon, ReviewClause
+from ondol.tasks.step_context import StepContext
 from ondol.tasks.steps.step import Parameters
-from ondol.tasks.task_run import Entry, Group, Mention, Run
+from ondol.tasks.task_run import Entry, Group, Mention, TaskRun
 
 Polarity = Literal["positive", "negative", "mixed"]
 _WORDS = {1: "positive", -1: "negative", 0: "mixed"}
@@ -62,11 +62,11 @@ class _Count:
 class Aspects:
     """The step."""
 
-    def __init__(self, parameters: AspectsParameters, bench: Workbench) -> None:
+    def __init__(self, parameters: AspectsParameters, bench: StepContext) -> None:
         self._parameters = parameters
         self._bench = bench
 
-    async def run(self, run: Run) -> Run:
+    async def run(self, run: TaskRun) -> TaskRun:
         """Count the aspects of ``run``'s entries."""
         lexicon = self._bench.lexicon(run.task, self._parameters.lexicon)
         entries = mentioned(run.entries, lexicon, self._unsure(run))
@@ -76,7 +76,7 @@ class Aspects:
         run = replace(run, entries=tuple(entries), groups=self._groups(run, lexicon, counts))
         return run.telling(aspects="; ".join(told_aspect(row) for row in rows)).adding(aspects=rows)
 
-    def _unsure(self, run: Run) -> ClauseJudge:
+    def _unsure(self, run: TaskRun) -> ClauseJudge:
         name = self._parameters.classifier
         try:
             classifier = self._bench.classifier(run.task, name, run.language) if name else None
@@ -86,7 +86,7 @@ class Aspects:
 
     def _row(
         self,
-        run: Run,
+        run: TaskRun,
         lexicon: AspectLexicon,
         key: str,
         count: _Count,
@@ -108,7 +108,7 @@ class Aspects:
         }
 
     def _groups(
-        self, run: Run, lexicon: AspectLexicon, counts: Mapping[str, _Count]
+        self, run: TaskRun, lexicon: AspectLexicon, counts: Mapping[str, _Count]
     ) -> tuple[Group, ...]:
         wanted = self._parameters.polarity
         found: list[tuple[int, Group]] = []
@@ -131,7 +131,7 @@ class ClauseJudge:
     def __init__(self, classifier: Any) -> None:
         self._classifier = classifier
 
-    def polarities(self, clauses: Sequence[tuple[Clause, str]]) -> list[str]:
+    def polarities(self, clauses: Sequence[tuple[ReviewClause, str]]) -> list[str]:
         """Return the polarity of each (clause, label of its entry)."""
         found = [_WORDS[clause.polarity] if clause.polarity else label for clause, label in clauses]
         open_ones = [i for i, (clause, _) in enumerate(clauses) if not clause.polarity]
@@ -156,7 +156,7 @@ class ClauseJudge:
 
 def mentioned(entries: Sequence[Entry], lexicon: AspectLexicon, judge: ClauseJudge) -> list[Entry]:
     """Return ``entries`` with their mentions: one per aspect, mixed where its clauses disagree."""
-    clauses: list[tuple[Clause, str]] = []
+    clauses: list[tuple[ReviewClause, str]] = []
     owners: list[int] = []
     for place, entry in enumerate(entries):
         for clause in lexicon.clauses(entry.text):

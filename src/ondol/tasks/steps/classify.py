@@ -22,10 +22,10 @@ from pydantic import Field
 from ondol.answers.prompts import fenced, one_line
 from ondol.core.types import FloatMatrix, GenerationRequest
 from ondol.tasks.classifier import Classifier, Floats, softmax
-from ondol.tasks.step_context import Workbench
+from ondol.tasks.step_context import StepContext
 from ondol.tasks.steps.step import Parameters
 from ondol.tasks.task_answers import parsed
-from ondol.tasks.task_run import Entry, Run
+from ondol.tasks.task_run import Entry, TaskRun
 from ondol.tasks.templates import Prompt
 
 _ASKED_CHARS = 200
@@ -52,11 +52,11 @@ class ClassifyParameters(Parameters):
 class Classify:
     """The step."""
 
-    def __init__(self, parameters: ClassifyParameters, bench: Workbench) -> None:
+    def __init__(self, parameters: ClassifyParameters, bench: StepContext) -> None:
         self._parameters = parameters
         self._bench = bench
 
-    async def run(self, run: Run) -> Run:
+    async def run(self, run: TaskRun) -> TaskRun:
         """Label the entries of ``run``."""
         classifier = self._bench.classifier(run.task, self._parameters.classifier, run.language)
         run, vectors = await self._vectors(run, classifier)
@@ -75,7 +75,9 @@ class Classify:
         )
         return run.adding(labels=label_rows(run.entries)) if self._parameters.rows else run
 
-    async def _vectors(self, run: Run, classifier: Classifier) -> tuple[Run, FloatMatrix | None]:
+    async def _vectors(
+        self, run: TaskRun, classifier: Classifier
+    ) -> tuple[TaskRun, FloatMatrix | None]:
         """Return the vectors that ``classifier`` was made for; none where others are loaded."""
         embedding = self._bench.services.embedding
         if not classifier.fits(embedding.model, embedding.dimensions):
@@ -97,7 +99,9 @@ class Classify:
         label = labels[best] if sure else self._parameters.between
         return replace(entry, label=label, score=round(score, 4), by="classifier")
 
-    async def _asked(self, run: Run, chances: Floats, labels: Sequence[str], most: int) -> Run:
+    async def _asked(
+        self, run: TaskRun, chances: Floats, labels: Sequence[str], most: int
+    ) -> TaskRun:
         """Let the generator label the least sure entries; none that reads like an order to it."""
         prompt = run.task.prompts.get((self._parameters.prompt, run.language))
         unsure = [
@@ -118,8 +122,8 @@ class Classify:
         return replace(run, entries=tuple(entries), model=self._bench.services.chat.model)
 
     async def _vote(
-        self, run: Run, prompt: Prompt, entry: Entry, labels: Sequence[str]
-    ) -> tuple[Run, str | None]:
+        self, run: TaskRun, prompt: Prompt, entry: Entry, labels: Sequence[str]
+    ) -> tuple[TaskRun, str | None]:
         """Return the label that the generator gives ``entry``, if it gives one."""
         schema = _answer_schema(entry.marker, labels)
         line = f"[{entry.marker}] {one_line(entry.text, limit=_ASKED_CHARS)}"

@@ -18,10 +18,10 @@ from typing import Any
 from pydantic import Field
 
 from ondol.packs.reviews.aspect_lexicon import AspectLexicon
-from ondol.tasks.step_context import Workbench
+from ondol.tasks.step_context import StepContext
 from ondol.tasks.steps.aspects import AspectsParameters, ClauseJudge, mentioned
 from ondol.tasks.steps.step import Parameters
-from ondol.tasks.task_run import Entry, Run
+from ondol.tasks.task_run import Entry, TaskRun
 
 _CHANCE = 1.96
 _USUAL = 30  # reviews of a peer that gives shares without their number
@@ -52,11 +52,11 @@ class _Peer:
 class Contrast:
     """The step."""
 
-    def __init__(self, parameters: ContrastParameters, bench: Workbench) -> None:
+    def __init__(self, parameters: ContrastParameters, bench: StepContext) -> None:
         self._parameters = parameters
         self._bench = bench
 
-    async def run(self, run: Run) -> Run:
+    async def run(self, run: TaskRun) -> TaskRun:
         """Compare ``run``'s entries with its peers'."""
         lexicon = self._bench.lexicon(run.task, self._parameters.lexicon)
         peers = [_peer(one, lexicon) for one in run.input.get(self._parameters.peers, ())]
@@ -76,7 +76,7 @@ class Contrast:
 
     def _row(
         self,
-        run: Run,
+        run: TaskRun,
         lexicon: AspectLexicon,
         aspect: str,
         share: float,
@@ -108,7 +108,7 @@ class Contrast:
             "evidence": praising[:5],
         }
 
-    def _claims(self, run: Run, distinctive: frozenset[str]) -> Run:
+    def _claims(self, run: TaskRun, distinctive: frozenset[str]) -> TaskRun:
         name = self._parameters.claims
         if not name:
             return run

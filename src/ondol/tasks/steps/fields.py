@@ -15,10 +15,10 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from ondol.packs.legal.case_fields import Found, Punishment, case_fields, punishments
-from ondol.tasks.step_context import Workbench
+from ondol.packs.legal.case_fields import FieldMatch, Punishment, case_fields, punishments
+from ondol.tasks.step_context import StepContext
 from ondol.tasks.steps.step import Parameters
-from ondol.tasks.task_run import Run
+from ondol.tasks.task_run import TaskRun
 
 _BLANKS = re.compile(r"\s+")
 
@@ -36,10 +36,10 @@ class FieldsParameters(Parameters):
 class Fields:
     """The step."""
 
-    def __init__(self, parameters: FieldsParameters, bench: Workbench) -> None:
+    def __init__(self, parameters: FieldsParameters, bench: StepContext) -> None:
         self._parameters = parameters
 
-    async def run(self, run: Run) -> Run:
+    async def run(self, run: TaskRun) -> TaskRun:
         """Read the fields of ``run``'s input."""
         text = str(run.input.get(self._parameters.of, ""))
         if self._parameters.into:
@@ -50,7 +50,7 @@ class Fields:
             run = self._checked(run, key, text)
         return self._banded(run) if self._parameters.band else run
 
-    def _checked(self, run: Run, key: str, text: str) -> Run:
+    def _checked(self, run: TaskRun, key: str, text: str) -> TaskRun:
         """Keep the rows whose quote stands in the text, with its place."""
         rows = run.result.get(key) or []
         kept: list[dict[str, Any]] = []
@@ -60,7 +60,7 @@ class Fields:
                 kept.append({**row, "evidence": [_place(text, *place)]})
         return replace(run.adding(**{key: kept}), dropped=run.dropped + len(rows) - len(kept))
 
-    def _banded(self, run: Run) -> Run:
+    def _banded(self, run: TaskRun) -> TaskRun:
         found = [
             (evidence.told(), one)
             for marker, evidence in run.evidence.items()
@@ -100,12 +100,12 @@ def place_of(quote: str, text: str) -> tuple[int, int] | None:
     return None if start < 0 else (places[start], places[start + len(wanted) - 1] + 1)
 
 
-def told_found(one: Found) -> dict[str, Any]:
+def told_found(one: FieldMatch) -> dict[str, Any]:
     """Return what a rule found as results hold it."""
     return {"value": one.value, "text": one.text, "start": one.start, "end": one.end}
 
 
-def told_fields(found: Mapping[str, Sequence[Found]]) -> str:
+def told_fields(found: Mapping[str, Sequence[FieldMatch]]) -> str:
     """Return the fields in one line, for templates."""
     return "; ".join(
         f"{kind}: {', '.join(one.text for one in ones[:8])}" for kind, ones in found.items() if ones

@@ -20,10 +20,10 @@ from ondol.answers.prompts import fenced
 from ondol.core.errors import TextTooLong
 from ondol.core.types import GenerationRequest
 from ondol.runtime.generation.chat import Completion
-from ondol.tasks.step_context import Workbench
+from ondol.tasks.step_context import StepContext
 from ondol.tasks.steps.step import Parameters
 from ondol.tasks.task_answers import filled, parsed
-from ondol.tasks.task_run import Run
+from ondol.tasks.task_run import TaskRun
 from ondol.tasks.templates import told_value
 
 CUT = "the answer reached its limit and was cut off; what was whole is kept"
@@ -50,11 +50,11 @@ class GenerateParameters(Parameters):
 class Generate:
     """The step."""
 
-    def __init__(self, parameters: GenerateParameters, bench: Workbench) -> None:
+    def __init__(self, parameters: GenerateParameters, bench: StepContext) -> None:
         self._parameters = parameters
         self._bench = bench
 
-    async def run(self, run: Run) -> Run:
+    async def run(self, run: TaskRun) -> TaskRun:
         """Ask the generator; nothing to ask about is a warning and no request."""
         schema = self._schema(run)
         if schema is None or not run.lines:
@@ -72,7 +72,9 @@ class Generate:
             run = run.warned(EMPTY)
         return self._taken(replace(run, model=self._bench.services.chat.model), answer.value or {})
 
-    async def _answered(self, run: Run, schema: Mapping[str, Any]) -> tuple[Run, Completion]:
+    async def _answered(
+        self, run: TaskRun, schema: Mapping[str, Any]
+    ) -> tuple[TaskRun, Completion]:
         """Return the answer, and the run with a warning where texts had to be cut for it."""
         *more, last = _SHARES
         for share in more:
@@ -83,7 +85,7 @@ class Generate:
             return (run if share == 1.0 else run.warned(SHORTENED)), done
         return run.warned(SHORTENED), await self._asked(run, schema, last)
 
-    async def _asked(self, run: Run, schema: Mapping[str, Any], share: float) -> Completion:
+    async def _asked(self, run: TaskRun, schema: Mapping[str, Any], share: float) -> Completion:
         """Ask with the first ``share`` of every text; each marker stays in the prompt."""
         name = self._parameters.prompt or run.task.name.partition(".")[2]
         prompt = run.task.prompts[name, run.language]
@@ -109,7 +111,7 @@ class Generate:
         chat = self._bench.services.chat
         return await chat.complete(request, terms=run.terms, timing=run.timing)
 
-    def _schema(self, run: Run) -> dict[str, Any] | None:
+    def _schema(self, run: TaskRun) -> dict[str, Any] | None:
         schema = run.task.schemas[self._parameters.answer]
         if self._parameters.each != "groups":
             found: dict[str, Any] | None = filled(schema, run.shown, language=run.language)
@@ -127,7 +129,7 @@ class Generate:
             "additionalProperties": False,
         }
 
-    def _taken(self, run: Run, answer: Mapping[str, Any]) -> Run:
+    def _taken(self, run: TaskRun, answer: Mapping[str, Any]) -> TaskRun:
         """Return the run with the answer's keys in its result, or one row per group."""
         if self._parameters.each != "groups":
             return run.adding(**answer)

@@ -20,9 +20,9 @@ from ondol.answers.prompts import one_line
 from ondol.answers.selection import estimate_tokens
 from ondol.core.types import FloatMatrix
 from ondol.tasks.representatives import Method, fitting_budget, represent
-from ondol.tasks.step_context import Workbench
+from ondol.tasks.step_context import StepContext
 from ondol.tasks.steps.step import Parameters
-from ondol.tasks.task_run import Entry, Evidence, Group, Run
+from ondol.tasks.task_run import Entry, Group, TaskEvidence, TaskRun
 
 _LABEL_TOKENS = 6
 
@@ -53,11 +53,11 @@ class _Pick:
 class Represent:
     """The step."""
 
-    def __init__(self, parameters: RepresentParameters, bench: Workbench) -> None:
+    def __init__(self, parameters: RepresentParameters, bench: StepContext) -> None:
         self._parameters = parameters
         self._bench = bench
 
-    async def run(self, run: Run) -> Run:
+    async def run(self, run: TaskRun) -> TaskRun:
         """Choose the representatives of ``run``'s entries and put them into the prompt's data."""
         if not run.entries:
             return run.warned("there is nothing to choose from")
@@ -78,7 +78,7 @@ class Represent:
         picks = [_Pick(place) for place in self._members(run)]
         return self._shown(run, self._of(run, picks, vectors, budget, self._parameters.limit))
 
-    def _every(self, run: Run) -> list[_Pick]:
+    def _every(self, run: TaskRun) -> list[_Pick]:
         costs = [estimate_tokens(entry.text) + _LABEL_TOKENS for entry in run.entries]
         kept: list[_Pick] = []
         left = min(self._parameters.tokens, self._bench.settings.max_tokens)
@@ -88,7 +88,7 @@ class Represent:
                 left -= costs[place]
         return kept
 
-    def _members(self, run: Run) -> list[int]:
+    def _members(self, run: TaskRun) -> list[int]:
         label = self._parameters.label
         shown = [i for i, entry in enumerate(run.entries) if not entry.directs]
         found = [i for i in shown if not label or run.entries[i].label == label]
@@ -97,11 +97,11 @@ class Represent:
     def _cost(self, text: str) -> int:
         return min(estimate_tokens(text), self._parameters.entry_tokens) + _LABEL_TOKENS
 
-    def _pick_cost(self, run: Run, pick: _Pick) -> int:
+    def _pick_cost(self, run: TaskRun, pick: _Pick) -> int:
         return self._cost(pick.text or run.entries[pick.place].text)
 
     def _of(
-        self, run: Run, picks: Sequence[_Pick], vectors: FloatMatrix, budget: int, limit: int
+        self, run: TaskRun, picks: Sequence[_Pick], vectors: FloatMatrix, budget: int, limit: int
     ) -> list[_Pick]:
         if not picks:
             return []
@@ -114,7 +114,7 @@ class Represent:
         )
         return [picks[i] for i in found]
 
-    def _by_group(self, run: Run, vectors: FloatMatrix, budget: int) -> list[_Pick]:
+    def _by_group(self, run: TaskRun, vectors: FloatMatrix, budget: int) -> list[_Pick]:
         """Return the groups' own representatives, in turn, until budget or limit is reached."""
         share = max(2, -(-self._parameters.limit // len(run.groups)))
         orders = [
@@ -133,7 +133,7 @@ class Represent:
                     left -= cost
         return list(chosen)
 
-    def _group_picks(self, run: Run, group: Group) -> list[_Pick]:
+    def _group_picks(self, run: TaskRun, group: Group) -> list[_Pick]:
         """Return what ``group`` may show: whole entries, or their clauses, each wording once."""
         members = [i for i in group.members if not run.entries[i].directs]
         if not self._parameters.clauses:
@@ -146,7 +146,7 @@ class Represent:
         }
         return sorted(said.values(), key=lambda pick: pick.place)
 
-    def _shown(self, run: Run, picks: Sequence[_Pick]) -> Run:
+    def _shown(self, run: TaskRun, picks: Sequence[_Pick]) -> TaskRun:
         places = list(dict.fromkeys(pick.place for pick in picks))
         if self._parameters.order == "text":
             places.sort()
@@ -168,7 +168,11 @@ class Represent:
         return run.adding(**{into: [entry.id for entry in entries]}) if into else run
 
     def _lines(
-        self, run: Run, picks: Sequence[_Pick], entries: Sequence[Entry], groups: Sequence[Group]
+        self,
+        run: TaskRun,
+        picks: Sequence[_Pick],
+        entries: Sequence[Entry],
+        groups: Sequence[Group],
     ) -> list[str]:
         """Return the data's lines: clauses under their group's key, else each entry once, under
         the key of its first group if any."""
@@ -201,7 +205,7 @@ class Represent:
         return one_line(text, limit=max(8, int(len(text) * share)))
 
 
-def _marked(run: Run, picks: Sequence[_Pick]) -> tuple[Group, ...]:
+def _marked(run: TaskRun, picks: Sequence[_Pick]) -> tuple[Group, ...]:
     """Return the groups that are shown, each with the markers that stand for it."""
     said: dict[str, list[int]] = {}
     for pick in picks:
@@ -215,10 +219,10 @@ def _marked(run: Run, picks: Sequence[_Pick]) -> tuple[Group, ...]:
     return tuple(groups)
 
 
-def entry_evidence(entry: Entry) -> Evidence:
+def entry_evidence(entry: Entry) -> TaskEvidence:
     """Return an entry as evidence: by its id, a sentence of the input by its place."""
     if entry.end:
-        return Evidence(
+        return TaskEvidence(
             entry.marker, entry.text, document="input", start=entry.start, end=entry.end
         )
-    return Evidence(entry.marker, entry.text, id=entry.id)
+    return TaskEvidence(entry.marker, entry.text, id=entry.id)

@@ -21,15 +21,15 @@ from pydantic import Field
 from ondol.answers.directives import directing
 from ondol.answers.features import coverage, features
 from ondol.answers.prompts import one_line
-from ondol.answers.rewriting import QueryRewriter, Turn
+from ondol.answers.rewriting import ConversationTurn, QueryRewriter
 from ondol.answers.selection import Excerpt, Sentence, estimate_tokens, pack
 from ondol.core.errors import NotFound
 from ondol.core.settings.sections import RetrievalSettings
 from ondol.core.types import Hit
 from ondol.language.sentences import split_sentences
-from ondol.tasks.step_context import Workbench
+from ondol.tasks.step_context import StepContext
 from ondol.tasks.steps.step import Parameters
-from ondol.tasks.task_run import Evidence, Run
+from ondol.tasks.task_run import TaskEvidence, TaskRun
 
 _QUERY_CHARS = 1_500
 _CITING = 12
@@ -54,11 +54,11 @@ class RetrieveParameters(Parameters):
 class Retrieve:
     """The step."""
 
-    def __init__(self, parameters: RetrieveParameters, bench: Workbench) -> None:
+    def __init__(self, parameters: RetrieveParameters, bench: StepContext) -> None:
         self._parameters = parameters
         self._bench = bench
 
-    async def run(self, run: Run) -> Run:
+    async def run(self, run: TaskRun) -> TaskRun:
         """Find passages for ``run``'s input."""
         name = run.input.get(self._parameters.field) or self._parameters.collection
         if not name:
@@ -89,11 +89,11 @@ class Retrieve:
         )
         return self._kept(run, hits)
 
-    def _without(self, run: Run, warning: str) -> Run:
+    def _without(self, run: TaskRun, warning: str) -> TaskRun:
         run = run.warned(warning)
         return run.adding(**{self._parameters.into: []}) if self._parameters.into else run
 
-    async def _found(self, run: Run, name: str) -> list[Hit]:
+    async def _found(self, run: TaskRun, name: str) -> list[Hit]:
         question = str(run.input.get(self._parameters.query, ""))[:_QUERY_CHARS]
         meant = await QueryRewriter(None, settings=RetrievalSettings()).meant(
             question, self._turns(run)
@@ -106,7 +106,7 @@ class Retrieve:
         return _in_turn(hits, await self._cited(run, name, question, meant.also))[:wanted]
 
     async def _nearest(
-        self, run: Run, name: str, question: str, also: Sequence[str], wanted: int
+        self, run: TaskRun, name: str, question: str, also: Sequence[str], wanted: int
     ) -> list[Hit]:
         left_out = frozenset(run.input.get("exclude", ()))
         found = await self._bench.services.retrieval.search(
@@ -119,7 +119,9 @@ class Retrieve:
         )
         return [hit for hit in found.hits if hit.document not in left_out][:wanted]
 
-    async def _cited(self, run: Run, name: str, question: str, also: Sequence[str]) -> list[Hit]:
+    async def _cited(
+        self, run: TaskRun, name: str, question: str, also: Sequence[str]
+    ) -> list[Hit]:
         """Return what the nearest passages of another collection name; nothing without it."""
         other = self._parameters.cited_by
         other = str(run.input.get(other) or other)
@@ -131,19 +133,19 @@ class Retrieve:
         limit = self._parameters.limit
         return await self._bench.services.retrieval.cited_by(name, texts, limit=limit)
 
-    def _turns(self, run: Run) -> list[Turn]:
+    def _turns(self, run: TaskRun) -> list[ConversationTurn]:
         """Return the earlier turns of the input: question and answer by pairs."""
-        turns: list[Turn] = []
+        turns: list[ConversationTurn] = []
         question = ""
         for row in run.input.get(self._parameters.history, ()) if self._parameters.history else ():
             if row["role"] == "user":
                 question = row["content"]
             elif question:
-                turns.append(Turn(question, row["content"]))
+                turns.append(ConversationTurn(question, row["content"]))
                 question = ""
         return turns
 
-    def _excerpts(self, run: Run, hits: Sequence[Hit]) -> list[Excerpt]:
+    def _excerpts(self, run: TaskRun, hits: Sequence[Hit]) -> list[Excerpt]:
         """Return the sentences of ``hits`` that go before the generator, in the order of the hits."""
         wanted = features(str(run.input.get(self._parameters.query, ""))[:_QUERY_CHARS])
         sentences = [
@@ -158,7 +160,7 @@ class Retrieve:
         place = {id(hit): at for at, hit in enumerate(hits)}
         return sorted(found, key=lambda one: place[id(one.hit)])
 
-    def _kept(self, run: Run, hits: Sequence[Hit]) -> Run:
+    def _kept(self, run: TaskRun, hits: Sequence[Hit]) -> TaskRun:
         if not self._parameters.into:
             return run
         return run.adding(**{self._parameters.into: [told_hit(hit) for hit in hits]})
@@ -194,11 +196,11 @@ def _tokens(hit: Hit, start: int, end: int) -> int:
     return estimate_tokens(hit.text[start:end])
 
 
-def _evidence(marker: str, excerpt: Excerpt, collection: str) -> Evidence:
+def _evidence(marker: str, excerpt: Excerpt, collection: str) -> TaskEvidence:
     """Return the range from the first to the last sentence shown, verbatim."""
     hit = excerpt.hit
     start, end = excerpt.spans[0][0], excerpt.spans[-1][1]
-    return Evidence(
+    return TaskEvidence(
         marker,
         hit.text[start:end],
         document=hit.document,
@@ -211,6 +213,6 @@ def _evidence(marker: str, excerpt: Excerpt, collection: str) -> Evidence:
     )
 
 
-def _line(evidence: Evidence, excerpt: Excerpt) -> str:
+def _line(evidence: TaskEvidence, excerpt: Excerpt) -> str:
     title = one_line(evidence.title or evidence.document, limit=120)
     return f"[{evidence.marker}] ({title}) {one_line(excerpt.text)}"

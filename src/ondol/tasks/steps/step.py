@@ -10,7 +10,7 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict
 
 from ondol.tasks.declaration import Task
-from ondol.tasks.task_run import Run
+from ondol.tasks.task_run import TaskRun
 
 
 class Parameters(BaseModel):
@@ -26,7 +26,7 @@ class Parameters(BaseModel):
 class Step(Protocol):
     """One part of an analysis."""
 
-    async def run(self, run: Run) -> Run:
+    async def run(self, run: TaskRun) -> TaskRun:
         """Return ``run`` with what this step adds; raises what the service it uses raises."""
         ...
 

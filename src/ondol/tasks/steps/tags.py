@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import Field
 
-from ondol.tasks.step_context import Workbench
+from ondol.tasks.step_context import StepContext
 from ondol.tasks.steps.step import Parameters
-from ondol.tasks.task_run import Evidence, Run
+from ondol.tasks.task_run import TaskEvidence, TaskRun
 
 _ORDINAL = re.compile(r"^제\s?\d+(?:의\d+)?\s?[편장절관]\s*")
 _NOTE = re.compile(r"\s*<[^>]*>\s*$")
@@ -32,10 +32,10 @@ class TagsParameters(Parameters):
 class Tags:
     """The step."""
 
-    def __init__(self, parameters: TagsParameters, bench: Workbench) -> None:
+    def __init__(self, parameters: TagsParameters, bench: StepContext) -> None:
         self._parameters = parameters
 
-    async def run(self, run: Run) -> Run:
+    async def run(self, run: TaskRun) -> TaskRun:
         """Add the tags of what ``run``'s claims cite."""
         found: dict[str, dict[str, Any]] = {}
         for evidence in self._cited(run):
@@ -47,7 +47,7 @@ class Tags:
         rows = sorted(found.values(), key=lambda row: (-row["count"], row["tag"]))
         return run.adding(**{self._parameters.into: rows[: self._parameters.limit]})
 
-    def _cited(self, run: Run) -> list[Evidence]:
+    def _cited(self, run: TaskRun) -> list[TaskEvidence]:
         """Return the passages that the claims cite, each once, in the order of their markers."""
         told = [
             one

@@ -26,10 +26,10 @@ from ondol.core.errors import NotFound
 from ondol.core.types import FloatMatrix
 from ondol.packs.legal.references import Reference, references_of
 from ondol.search.lookups import Lookups
-from ondol.tasks.step_context import Workbench
+from ondol.tasks.step_context import StepContext
 from ondol.tasks.steps.represent import entry_evidence
 from ondol.tasks.steps.step import Parameters
-from ondol.tasks.task_run import Evidence, Run
+from ondol.tasks.task_run import TaskEvidence, TaskRun
 
 
 class VerifyParameters(Parameters):
@@ -53,7 +53,7 @@ class VerifyParameters(Parameters):
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    evidence: Evidence
+    evidence: TaskEvidence
     features: Features
     numbers: frozenset[str]
     place: int
@@ -62,11 +62,11 @@ class _Candidate:
 class Verify:
     """The step."""
 
-    def __init__(self, parameters: VerifyParameters, bench: Workbench) -> None:
+    def __init__(self, parameters: VerifyParameters, bench: StepContext) -> None:
         self._parameters = parameters
         self._bench = bench
 
-    async def run(self, run: Run) -> Run:
+    async def run(self, run: TaskRun) -> TaskRun:
         """Check the claims of ``run``'s result."""
         kinds = self._parameters.kinds
         candidates = {
@@ -109,7 +109,7 @@ class Verify:
 
     async def _supported(
         self,
-        run: Run,
+        run: TaskRun,
         row: Mapping[str, Any],
         candidates: Mapping[str, _Candidate],
         vector: Any,
@@ -152,7 +152,7 @@ class Verify:
         return self._best(text, alone, near)[:room] if alone else []
 
     def _allowed(
-        self, run: Run, row: Mapping[str, Any], candidates: Mapping[str, _Candidate]
+        self, run: TaskRun, row: Mapping[str, Any], candidates: Mapping[str, _Candidate]
     ) -> list[_Candidate]:
         """Return what may carry the claim: for a claim about an aspect, entries that say so of it."""
         aspect, polarity = row.get("aspect"), row.get("polarity")
@@ -199,12 +199,12 @@ class Verify:
         kept = [one for one in ranked if worth(one) >= worth(ranked[0]) / 2]
         return kept if self._carried(text, kept, near) else ranked
 
-    def _nearness(self, run: Run, vector: Any) -> dict[int, float]:
+    def _nearness(self, run: TaskRun, vector: Any) -> dict[int, float]:
         if vector is None or run.vectors is None:
             return {}
         return dict(enumerate((run.vectors @ vector).tolist()))
 
-    def _turned(self, run: Run, row: Mapping[str, Any], text: str) -> bool:
+    def _turned(self, run: TaskRun, row: Mapping[str, Any], text: str) -> bool:
         """Whether the text praises what its polarity blames, or speaks of other aspects only."""
         if not self._parameters.polarity or not self._parameters.lexicon:
             return False
@@ -216,7 +216,7 @@ class Verify:
         meant = {"positive": 1, "negative": -1}.get(str(row.get("polarity", "")), 0)
         return said * meant < 0
 
-    async def _names_exist(self, run: Run, text: str) -> bool:
+    async def _names_exist(self, run: TaskRun, text: str) -> bool:
         """Whether every law and case the text names is in a collection, or in the input itself."""
         if not self._parameters.references:
             return True
@@ -227,7 +227,7 @@ class Verify:
                 return False
         return True
 
-    async def _looked_up(self, run: Run, name: Reference) -> bool:
+    async def _looked_up(self, run: TaskRun, name: Reference) -> bool:
         lookups = Lookups(self._bench.services.store)
         defaults = (*self._parameters.defaults, *("",) * len(self._parameters.references))
         for field, default in zip(self._parameters.references, defaults, strict=False):
@@ -243,7 +243,7 @@ class Verify:
         return False
 
 
-def _candidates(run: Run) -> dict[str, _Candidate]:
+def _candidates(run: TaskRun) -> dict[str, _Candidate]:
     """Return everything a claim may rest on: what the prompt showed, and all entries."""
     shown = {
         marker: _Candidate(
