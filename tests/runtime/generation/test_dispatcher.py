@@ -170,10 +170,19 @@ async def test_a_lane_does_not_refuse_for_its_promise_what_it_could_never_keep()
 async def test_the_lanes_promise_refuses_where_only_the_wait_breaks_it() -> None:
     stage = Stage(chat={"sla_ms": 2000}, search={"sla_ms": 2000, "late": "serve"})
     await stage.running(sized(1.0, 9.0))
-    assert (await refusal(stage.ask())).code == "deadline_infeasible"
     late = stage.ask(lane="search")
     await settled()
     assert not late.done()
+    assert (await refusal(stage.ask())).code == "deadline_infeasible"
+
+
+async def test_the_lanes_promise_refuses_nobody_while_no_other_waits() -> None:
+    stage = Stage(chat={"sla_ms": 2000})
+    await stage.running(sized(1.0, 9.0))
+    alone = stage.ask()
+    await settled()
+    assert not alone.done()
+    assert (await refusal(stage.ask())).code == "deadline_infeasible"
 
 
 async def test_nobody_is_refused_on_estimates_that_were_never_measured() -> None:

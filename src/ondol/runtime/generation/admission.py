@@ -91,6 +91,8 @@ class Admission:
             # like one without a deadline, and counts as late.
             deadline = None if now + estimate.surest > deadline else deadline
         self._sequence += 1
+        # A lane's own promise refuses nobody who named no deadline while no other waits: whom would
+        # the refusal serve?
         return QueuedRequest(
             waiting=WaitingRequest(
                 lane=terms.lane,
@@ -99,7 +101,8 @@ class Admission:
                 prefill=estimate.surest if self._trusted() else 0.0,
                 work=estimate.work,
                 deadline=deadline,
-                refusable=hard or rules.late == "refuse",
+                refusable=hard
+                or (rules.late == "refuse" and self._trusted() and bool(self._queue.waiting)),
             ),
             terms=terms,
             size=size,
