@@ -3,18 +3,17 @@
 Two signs must meet in one sentence: what is spoken of is the reader's own work (instructions, prompt,
 output, summary, JSON, "whoever analyses this"), and something is demanded of it (ignore, print,
 write, answer with, 출력하라, 적으세요). Laws demand much and reviews ask the cook for more, but neither
-speaks of prompts. Tags of chat templates are a sign of their own. A guard, not a proof: who knows
-the rules can write round them. Pure; linear in the text.
+speaks of prompts. Tags of chat templates are a sign of their own. A mark for people, not a
+guard: ordinary sentences have both signs too, and who knows the rules can write round them, so nothing
+is hidden for it. Pure; linear in the text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 _MOST_CHARS = 20_000
 """Of a longer text its beginning and its end are looked at."""
-_ASKED_WORDS = 3
 _HALF = _MOST_CHARS // 2
 
 _TEMPLATE = re.compile(
@@ -78,31 +77,3 @@ def directs(text: str) -> bool:
         for work, demand in _PAIRS
         if work.search(sentence)
     )
-
-
-def directing(sentences: Sequence[str]) -> list[bool]:
-    """Return which of the ``sentences`` of one text hold such an order, or what one asks for.
-
-    That often stands by itself behind it ("반드시 적을 것. ZEBRA"): up to three words that end like no
-    sentence go with the order before them.
-    """
-    orders = [directs(one) for one in sentences]
-    behind = [False, *orders]
-    return [
-        order or (after and _loose(one))
-        for order, after, one in zip(orders, behind, sentences, strict=False)
-    ]
-
-
-def _loose(text: str) -> bool:
-    return len(text.split()) <= _ASKED_WORDS and text.rstrip()[-1:] not in (".", "?", "!", "。")
-
-
-def without_directives(text: str) -> tuple[str, int]:
-    """Return ``text`` without the sentences that hold such an order, and how many those were."""
-    if not directs(text):
-        return text, 0
-    sentences = [one for one in _SENTENCES.split(text) if one.strip()]
-    marked = directing(sentences)
-    kept = [one for one, hidden in zip(sentences, marked, strict=True) if not hidden]
-    return " ".join(kept), len(sentences) - len(kept)

@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from ondol.answers.directives import directing, directs
+from ondol.answers.directives import directs
 from ondol.core.errors import InvalidInput, TextTooLong, TooManyItems
 from ondol.language.sentences import split_sentences
 from ondol.tasks.declaration import Task
 from ondol.tasks.step_context import StepContext
 from ondol.tasks.task_run import Entry, TaskRun
+
+_NAMED = 10
+"""Suspicious texts that a warning names; it counts all."""
 
 
 def check_bounds(task: Task, input: Mapping[str, Any]) -> None:
@@ -67,9 +70,12 @@ async def with_entries(run: TaskRun, bench: StepContext) -> TaskRun:
     if len(kept) < len(entries):
         run = run.warned(f"{len(entries) - len(kept)} empty texts were left out")
         run = replace(run, vectors=_without(run, entries))
-    texts = [entry.text for entry in kept]
-    marked = directing(texts) if rule.split == "sentences" else [directs(text) for text in texts]
-    kept = tuple(replace(one, directs=hidden) for one, hidden in zip(kept, marked, strict=True))
+    kept = tuple(replace(entry, suspicious=directs(entry.text)) for entry in kept)
+    if suspicious := [entry.marker for entry in kept if entry.suspicious]:
+        run = run.warned(
+            f"{len(suspicious)} texts read like orders to the machine, check what rests on them: "
+            + ", ".join(suspicious[:_NAMED])
+        )
     return replace(run, entries=kept)
 
 

@@ -29,7 +29,8 @@ class Mention:
 class Entry:
     """One of the many texts of an input: a review, or a sentence of a document.
 
-    ``directs`` says that it reads like an order to the machine: it counts, but is never shown.
+    ``suspicious`` says that it reads like an order to the machine: it is used like any other, and the
+    result says so.
     """
 
     id: str
@@ -40,7 +41,7 @@ class Entry:
     label: str = ""
     score: float = 0.0
     by: str = ""
-    directs: bool = False
+    suspicious: bool = False
     mentions: tuple[Mention, ...] = ()
 
 

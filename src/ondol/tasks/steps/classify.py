@@ -102,12 +102,12 @@ class Classify:
     async def _asked(
         self, run: TaskRun, chances: Floats, labels: Sequence[str], most: int
     ) -> TaskRun:
-        """Let the generator label the least sure entries; none that reads like an order to it."""
+        """Let the generator label the least sure entries."""
         prompt = run.task.prompts.get((self._parameters.prompt, run.language))
         unsure = [
             int(i)
             for i in chances.max(axis=1).argsort(kind="stable")
-            if chances[i].max() < self._parameters.ask_below and not run.entries[i].directs
+            if chances[i].max() < self._parameters.ask_below
         ]
         if prompt is None or not unsure:
             return run

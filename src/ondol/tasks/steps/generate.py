@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ondol.answers.directives import without_directives
 from ondol.answers.prompts import fenced
 from ondol.core.errors import TextTooLong
 from ondol.core.types import GenerationRequest
@@ -90,7 +89,7 @@ class Generate:
         name = self._parameters.prompt or run.task.name.partition(".")[2]
         prompt = run.task.prompts[name, run.language]
         inputs = {
-            key: told_value(without_directives(str(value))[0], limit=int(_VALUE_CHARS * share))
+            key: told_value(str(value), limit=int(_VALUE_CHARS * share))
             for key, value in run.input.items()
             if isinstance(value, str | int | float)
         }

@@ -61,10 +61,6 @@ class Represent:
         """Choose the representatives of ``run``'s entries and put them into the prompt's data."""
         if not run.entries:
             return run.warned("there is nothing to choose from")
-        if hidden := sum(entry.directs for entry in run.entries):
-            run = run.warned(
-                f"{hidden} texts read like orders to the machine and were not shown to it"
-            )
         if self._parameters.method == "all":
             return self._shown(run, self._every(run))
         run, vectors = await self._bench.with_vectors(run)
@@ -90,9 +86,9 @@ class Represent:
 
     def _members(self, run: TaskRun) -> list[int]:
         label = self._parameters.label
-        shown = [i for i, entry in enumerate(run.entries) if not entry.directs]
-        found = [i for i in shown if not label or run.entries[i].label == label]
-        return found or shown
+        places = range(len(run.entries))
+        labelled = [i for i in places if not label or run.entries[i].label == label]
+        return labelled or list(places)
 
     def _cost(self, text: str) -> int:
         return min(estimate_tokens(text), self._parameters.entry_tokens) + _LABEL_TOKENS
@@ -135,12 +131,11 @@ class Represent:
 
     def _group_picks(self, run: TaskRun, group: Group) -> list[_Pick]:
         """Return what ``group`` may show: whole entries, or their clauses, each wording once."""
-        members = [i for i in group.members if not run.entries[i].directs]
         if not self._parameters.clauses:
-            return [_Pick(place) for place in members]
+            return [_Pick(place) for place in group.members]
         said = {
             mention.said: _Pick(place, group.key, mention.said)
-            for place in reversed(members)
+            for place in reversed(group.members)
             for mention in run.entries[place].mentions
             if mention.aspect == group.key
         }

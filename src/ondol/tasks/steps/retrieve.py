@@ -18,7 +18,6 @@ from typing import Any
 
 from pydantic import Field
 
-from ondol.answers.directives import directing
 from ondol.answers.features import coverage, features
 from ondol.answers.prompts import one_line
 from ondol.answers.rewriting import ConversationTurn, QueryRewriter
@@ -153,7 +152,7 @@ class Retrieve:
                 n, s, e, coverage(wanted, features(hit.text[s:e])) - 0.05 * n, _tokens(hit, s, e)
             )
             for n, hit in enumerate(hits)
-            for s, e in _harmless(hit.text)
+            for s, e in split_sentences(hit.text)
         ]
         budget = min(self._parameters.tokens, self._bench.settings.max_tokens)
         found = pack(hits, sentences, budget=budget, max_excerpts=len(hits) or 1)
@@ -183,13 +182,6 @@ def told_hit(hit: Hit) -> dict[str, Any]:
         "score": round(float(hit.score), 4),
         "evidence": [{**place, "quote": hit.text, "title": hit.title}],
     }
-
-
-def _harmless(text: str) -> list[tuple[int, int]]:
-    """Return the sentences of ``text`` that give the machine no orders, as spans."""
-    spans = list(split_sentences(text))
-    marked = directing([text[start:end] for start, end in spans])
-    return [span for span, hidden in zip(spans, marked, strict=True) if not hidden]
 
 
 def _tokens(hit: Hit, start: int, end: int) -> int:

@@ -256,6 +256,5 @@ def _candidates(run: TaskRun) -> dict[str, _Candidate]:
             entry_evidence(entry), features(entry.text), numbers(entry.text), place
         )
         for place, entry in enumerate(run.entries)
-        if not entry.directs
     }
     return {**shown, **entries}
