@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ondol.app.container import Container
 from ondol.core.errors import NotFound
+from ondol.core.types import ReadDocument
+from ondol.documents.ingest import IngestService
 from ondol.documents.ingest_report import IngestProgress
+from ondol.documents.readers import ReadFailure, ReadLimits, read_bytes
 
 
 def write(path: Path, text: str) -> Path:
@@ -107,3 +113,42 @@ async def test_progress_reaches_the_end(container: Container, tmp_path: Path) ->
     await container.ingest.ingest_paths("c", [tmp_path / "in"], progress=told.append)
     assert told[-1].done_files == told[-1].total_files == 3
     assert told[-1].bytes_done == told[-1].bytes_total
+
+
+class HeldReader:
+    """Reads a file called ``held`` only once it is let go."""
+
+    def __init__(self) -> None:
+        self.reading = threading.Event()
+        self.let_go = threading.Event()
+
+    def read(self, path: Path, *, limits: ReadLimits) -> Iterator[ReadDocument | ReadFailure]:
+        if path.stem == "held":
+            self.reading.set()
+            self.let_go.wait(60)
+        yield from read_bytes(path.read_bytes(), name=path.name, limits=limits)
+
+
+async def test_collections_wait_for_themselves_only(container: Container, tmp_path: Path) -> None:
+    reader = HeldReader()
+    ingest = IngestService(
+        container.store,
+        container.embedding,
+        container.analyzer,
+        reader,
+        settings=container.settings.ingest,
+    )
+    long = asyncio.create_task(
+        ingest.ingest_paths("long", [write(tmp_path / "held.txt", "slowly read")])
+    )
+    await asyncio.to_thread(reader.reading.wait, 60)
+    other = await ingest.ingest_paths("other", [write(tmp_path / "quick.txt", "quickly read")])
+    assert other.added == 1
+    same = asyncio.create_task(
+        ingest.ingest_records("long", [{"id": "a", "text": "after the file"}])
+    )
+    await ingest.ingest_records("other", [{"id": "b", "text": "meanwhile"}])
+    assert not long.done()
+    assert not same.done()
+    reader.let_go.set()
+    assert [(await long).added, (await same).added] == [1, 1]

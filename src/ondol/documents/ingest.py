@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from ondol.core.chunk_options import ChunkOptions, ChunkStrategy
 from ondol.core.clock import Clock, SystemClock
@@ -34,9 +36,11 @@ from ondol.documents.ingest_sources import (
 from ondol.documents.keywords import words_for_ingest
 from ondol.documents.readers import ReadFailure, ReadLimits, read_bytes
 from ondol.documents.rechunking import Rechunked, Rechunking
-from ondol.language.dictionary import Dictionary
 from ondol.runtime.encoders.embedding import EmbeddingService
 from ondol.store.documents import DocumentStore
+
+SIDE_BY_SIDE = 4
+"""Collections that are ingested into at once: each has a reader process and a group in memory."""
 
 GROUP_CHUNKS = 128
 """How many chunks are embedded together: enough for full batches, little enough to lose."""
@@ -69,8 +73,8 @@ class IngestService:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._observer = observer or NullObserver()
-        self._lock = asyncio.Lock()
-        self._dictionary = Dictionary()  # of the collection that the lock's holder ingests into
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._places = asyncio.Semaphore(SIDE_BY_SIDE)
         self._limits = ReadLimits(
             max_file_bytes=settings.max_file_bytes,
             max_pages=settings.max_pages,
@@ -98,7 +102,7 @@ class IngestService:
         for another ``chunking`` than the collection's.
         """
         files = await asyncio.to_thread(expand, paths)
-        async with self._lock:
+        async with self._turn(collection):
             run = await self._begin(collection, chunking, recut=recut)
             run.plan(files, progress)
             for path in files:
@@ -107,7 +111,7 @@ class IngestService:
 
     async def ingest_upload(self, collection: str, name: str, data_path: Path) -> IngestReport:
         """Take in one uploaded file under its own name; ``data_path`` is where its bytes lie."""
-        async with self._lock:
+        async with self._turn(collection):
             run = await self._begin(collection)
             await self._ingest_file(run, data_path, source=f"upload:/{name}", name=name)
             return self._end(run)
@@ -117,7 +121,7 @@ class IngestService:
     ) -> IngestReport:
         """Take in JSON records (``text``, optional ``id``, ``title``, ``metadata``)."""
         data = json.dumps(list(records), ensure_ascii=True, default=str).encode()
-        async with self._lock:
+        async with self._turn(collection):
             run = await self._begin(collection)
             results = await asyncio.to_thread(
                 lambda: list(read_bytes(data, name="records.json", limits=self._limits))
@@ -142,7 +146,7 @@ class IngestService:
         says what would be done. ``progress`` hears of documents done and in all.
         Raises ``NotFound`` for an unknown collection, ``Conflict`` for another embedder's.
         """
-        async with self._lock:
+        async with self._turn(collection):
             found = await asyncio.to_thread(self._store.collection, collection)
             kept = found.chunking.strategy if found.chunking is not None else None
             run = await self._begin(collection, strategy or kept, recut=True, dry_run=dry_run)
@@ -150,7 +154,7 @@ class IngestService:
                 self._store,
                 self.embedding,
                 self._analyzer,
-                dictionary=self._dictionary,
+                dictionary=run.dictionary,
                 clock=self._clock,
             )
             return await rechunking.run(
@@ -190,10 +194,22 @@ class IngestService:
             if not dry_run:
                 await asyncio.to_thread(self._store.passages.record, collection, wanted)
             kept = wanted
-        self._dictionary = await asyncio.to_thread(words_for_ingest, self._store, collection)
         return IngestRun(
-            collection, self._clock.monotonic(), chunking=kept, model=self.embedding.model
+            collection,
+            self._clock.monotonic(),
+            chunking=kept,
+            model=self.embedding.model,
+            dictionary=await asyncio.to_thread(words_for_ingest, self._store, collection),
         )
+
+    @asynccontextmanager
+    async def _turn(self, collection: str) -> AsyncIterator[None]:
+        """Hold the one ingest that ``collection`` may have, and a place among all."""
+        turn = self._turns.get(collection)
+        if turn is None:
+            turn = self._turns[collection] = asyncio.Lock()
+        async with turn, self._places:
+            yield
 
     def _end(self, run: IngestRun) -> IngestReport:
         run.report.seconds = self._clock.monotonic() - run.started
@@ -290,7 +306,7 @@ class IngestService:
             digest=digest,
             container=container,
             analyzer=self._analyzer,
-            dictionary=self._dictionary,
+            dictionary=run.dictionary,
             held={one.indexed: one.vector for one in kept if one.indexed is not None},
         )
 

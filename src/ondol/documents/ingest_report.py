@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ondol.core.chunk_options import ChunkOptions
 from ondol.documents.ingest_passages import recipe
+from ondol.language.dictionary import Dictionary
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,18 @@ class IngestRun:
     """One ingest in progress: its report and how far it is."""
 
     def __init__(
-        self, collection: str, started: float, *, chunking: ChunkOptions, model: str
+        self,
+        collection: str,
+        started: float,
+        *,
+        chunking: ChunkOptions,
+        model: str,
+        dictionary: Dictionary,
     ) -> None:
         self.collection = collection
         self.started = started
         self.chunking = chunking
+        self.dictionary = dictionary
         self.recipe = recipe(chunking, model)
         self.report = IngestReport()
         self.storing: asyncio.Task[None] | None = None
