@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -90,6 +90,20 @@ class AnswerDone:
 AskEvent = SourcesEvent | TokenEvent | AnswerDone
 
 
+class AskOptions(TypedDict, total=False):
+    """The keyword arguments of ``AskService.stream``, all of which may be left out."""
+
+    history: Sequence[ConversationTurn]
+    top_k: int | None
+    mode: SearchMode | None
+    read: Reading | None
+    max_tokens: int | None
+    language: Language | None
+    filter: Mapping[str, Any] | None
+    terms: RequestTerms | None
+    timing: Timing | None
+
+
 @dataclass(slots=True)
 class _Course:
     """One question on its way: what was shown of its answer, and when."""
@@ -140,7 +154,7 @@ class AskService:
         self._clock = clock or SystemClock()
         self._observer = observer or NullObserver()
 
-    async def ask(self, collection: str, question: str, **options: Any) -> Answer:
+    async def ask(self, collection: str, question: str, **options: Unpack[AskOptions]) -> Answer:
         """Return the whole answer; options as for ``stream``."""
         async with aclosing(self.stream(collection, question, **options)) as events:
             async for event in events:
