@@ -8,8 +8,12 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tests.api.conftest import Served
 from tests.api.stage import error_of
+
+from ondol.server.openai_schemas import ChatBody
+from ondol.server.schemas import AskBody, RequestBody, RerankBody, TeiRerankBody
 
 JSON = {"content-type": "application/json"}
 ENDPOINTS = [
@@ -167,3 +171,60 @@ def test_no_json_at_all_makes_a_500(served: Served, path: str, body: dict[str, A
     except (UnicodeEncodeError, ValueError):
         return
     assert response.status_code < 500, response.text
+
+
+MANY = 200_000
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body", "param"),
+    [
+        ("/v1/rerank", RerankBody, {"query": "q", "documents": [[]] * MANY}, "documents[0]"),
+        ("/rerank", TeiRerankBody, {"query": "q", "texts": [["a", 1]] * MANY}, "texts[0]"),
+        (
+            "/v1/collections/c/ask",
+            AskBody,
+            {"question": "q", "history": [{"question": "a"}, *[{}] * MANY]},
+            "history[1].question",
+        ),
+        (
+            "/v1/collections/c/ask",
+            AskBody,
+            {"question": "q", "history": [{"question": "a", "titles": [0] * MANY}]},
+            "history[0].titles[0]",
+        ),
+        (
+            "/v1/chat/completions",
+            ChatBody,
+            {"model": "auto", "messages": [{}] * MANY},
+            "messages[0].role",
+        ),
+        (
+            "/v1/chat/completions",
+            ChatBody,
+            {"model": "auto", "messages": [], "stop": [None] * MANY},
+            "stop[0]",
+        ),
+        (
+            "/v1/chat/completions",
+            ChatBody,
+            {"model": "auto", "messages": [], "tools": [0] * MANY},
+            "tools[0]",
+        ),
+        (
+            "/v1/chat/completions",
+            ChatBody,
+            {"model": "auto", "messages": [{"role": "assistant", "tool_calls": [0] * MANY}]},
+            "messages[0].tool_calls[0]",
+        ),
+    ],
+)
+async def test_a_list_of_wrong_items_ends_at_the_first(
+    client: httpx.AsyncClient, path: str, kind: type[RequestBody], body: dict[str, Any], param: str
+) -> None:
+    response = await client.post(path, json=body)
+    assert response.status_code == 400
+    assert error_of(response)["param"] == param
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate(body)
+    assert caught.value.error_count() == 1

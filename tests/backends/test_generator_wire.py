@@ -87,6 +87,12 @@ def test_ordinary_nesting_passes() -> None:
         ({"type": "integer", "minimum": 5, "maximum": 3}, "minimum 5"),
         ({"type": "string", "maxLength": 2000}, "maxLength 2000, the limit is 1000"),
         ({"type": "string", "pattern": "^(?=a)b$"}, "look-around"),
+        ({"type": "string", "pattern": "^a{2,1}$"}, "does not compile"),
+        ({"type": "string", "pattern": "^(a$"}, "does not compile"),
+        ({"type": "string", "pattern": "a" * 1001}, "1001 characters, the limit is 1000"),
+        ({"type": "string", "pattern": "^a{99999999999}$"}, "in the JSON schema"),
+        ({"type": "string", "pattern": "^a{0,2000}$"}, "2000 times, the limit is 1000"),
+        ({"type": "string", "pattern": "^((ab{50}){50}){2}$"}, "5000 times"),
         ({"enum": ["x" * 70_000]}, "characters"),
         ({"enum": list(range(2000))}, "parts, the limit is 1000"),
         ({"type": "object", "properties": {"a" * 40_000: {}}}, "characters"),
@@ -104,6 +110,15 @@ def test_schemas_that_would_hang_or_be_dropped_are_refused(
             body_of(**kwargs)
         assert said in error.value.message
         assert error.value.param == param
+
+
+@pytest.mark.parametrize(
+    "pattern", ["^[0-9]{4}-[0-9]{2}$", "^(?:a|b){1,3}c{2}$", r"^\{5000\}[{9999}]$", "^a{2,}b*$"]
+)
+def test_ordinary_patterns_reach_the_generator(pattern: str) -> None:
+    schema = {"type": "string", "pattern": pattern}
+
+    assert body_of(json_schema=schema)["response_format"]["json_schema"]["schema"] == schema
 
 
 def test_properties_may_be_called_like_keywords() -> None:

@@ -56,3 +56,19 @@ def test_settings_name_their_source(
     assert settings["server.api_keys"]["source"] == "flag"
     assert settings["server.port"]["source"] == "default"
     assert "secret" not in found.out
+
+
+def test_settings_show_no_key_and_no_password(run: Run) -> None:
+    given = {
+        "server.api_keys": "hush-1",
+        "server.key_lanes": "hush-1=chat",
+        "generation.upstream_key": "hush-2",
+        "vectors.postgres_url": "postgresql://me:hush-3@db/x?password=hush-4",
+        "cache.redis_url": "redis://:hush-5@cache:6379/0",
+    }
+    flags = [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
+    for form in ([], ["--json"]):
+        shown = run("doctor", "--settings", *form, *flags)
+        assert shown.code == 0
+        assert "hush" not in shown.out
+        assert "(set)@db/x" in shown.out

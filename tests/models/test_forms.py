@@ -14,6 +14,7 @@ from tests.models.test_model_library import encoder_library
 
 from ondol.backends.openvino_encoder import BUCKETS, bucket
 from ondol.core.errors import ModelError
+from ondol.core.extras import install_command
 from ondol.core.types import Encoded
 from ondol.models.catalogue import CatalogueEntry, catalogue, entry
 from ondol.models.form import parse_form
@@ -63,7 +64,7 @@ def test_a_generator_keeps_the_forms_of_the_catalogue() -> None:
 def test_a_missing_library_names_its_extra_and_is_not_imported() -> None:
     lack = missing_extra("no_such_library", extra="fast")
     assert lack is not None
-    assert lack.hint == 'pip install "ondol[fast]"'
+    assert lack.hint == install_command("fast")
     assert missing_extra("json", extra="fast") is None
 
 
@@ -71,7 +72,7 @@ def test_a_missing_library_names_its_extra_and_is_not_imported() -> None:
 def test_a_form_whose_extra_is_missing_cannot_be_loaded(tiny: ModelFiles) -> None:
     with pytest.raises(ModelError, match="torch is not installed") as caught:
         load_encoder(tiny, form="torch:fp32", threads=1)
-    assert caught.value.hint == 'pip install "ondol[torch]"'
+    assert caught.value.hint == install_command("torch")
     assert not any(form.startswith("torch:") for form in available_forms(tiny.entry))
 
 

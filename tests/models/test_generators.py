@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ondol.core.errors import ModelError
+from ondol.core.extras import install_command
 from ondol.models import generators
 from ondol.models.generators import GeneratorSetup, is_loadable, load_generator
 
@@ -56,7 +57,7 @@ def test_a_missing_library_is_named_with_its_extra(
     with pytest.raises(ModelError, match=f"{missing} is not installed") as error:
         load_generator(form, tmp_path, SETUP)
 
-    assert error.value.hint == f'pip install "ondol[{extra}]"'
+    assert error.value.hint == install_command(extra)
 
 
 def test_a_built_form_is_built_once(tmp_path: Path) -> None:

@@ -66,6 +66,13 @@ SCHEMAS = st.recursive(
 )
 
 
+@pytest.mark.parametrize("pattern", ["^a{2,1}$", "(", "a{0,5000}"])
+def test_a_pattern_that_no_generator_takes_is_a_fault(pattern: str) -> None:
+    faults = list(faults_of({"type": "string", "pattern": pattern}))
+
+    assert [place for place, _ in faults] == ["/pattern"]
+
+
 @given(SCHEMAS, VALUES)
 def test_a_value_fits_where_the_reference_says_so(schema: dict[str, Any], value: Any) -> None:
     assert list(faults_of(schema)) == []

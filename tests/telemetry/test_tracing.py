@@ -12,6 +12,7 @@ import pytest
 from ondol.core.clock import ManualClock
 from ondol.core.errors import SettingsError
 from ondol.core.events import BatchRun, RequestFinished, Timing
+from ondol.core.extras import install_command
 from ondol.core.settings.operation_sections import TelemetrySettings
 from ondol.telemetry.metrics import Listeners
 from ondol.telemetry.tracing import Tracing
@@ -122,4 +123,4 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(SettingsError, match="not installed") as error:
         Listeners(TelemetrySettings(otlp_endpoint="http://127.0.0.1:4318"), clock=ManualClock())
-    assert "ondol[otel]" in error.value.hint
+    assert install_command("otel") in error.value.hint

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ondol.core.errors import StoreError
+from ondol.core.private_files import private_folder
 
 PREFIX = "scratch-"
 
@@ -43,7 +44,7 @@ def scratch_folder(home: Path) -> Iterator[Path]:
 
 def _made(home: Path) -> tuple[Path, int]:
     """Return a new folder and the descriptor that holds its lock."""
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(home)
     with _locked(home):  # so that nobody takes a folder for left over before it is locked
         _sweep(home)
         folder = Path(tempfile.mkdtemp(dir=home, prefix=PREFIX))

@@ -9,8 +9,8 @@ llama.cpp, which XGrammar reads too. Pure.
 Which JSON schemas (and other nested JSON) may be handed to a generator.
 
 Grammar compilers trust their input: deep nesting ends llama.cpp's process, ``minItems`` above
-``maxItems`` hangs it for everybody, thousands of parts stall it for seconds, and look-around in a
-pattern is dropped without a word. Such schemas are refused here, by name, before they are sent.
+``maxItems`` (or ``a{2,1}`` in a pattern) hangs it for everybody, thousands of parts stall it for
+seconds, and look-around in a pattern is dropped without a word. Such schemas are refused here, by name, before they are sent.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ondol.core.errors import InvalidInput
+from ondol.core.patterns import MAX_REPEATS, pattern_fault
 
 _NOTES = {"title", "description", "default", "examples", "$schema", "$comment"}
 _KNOWN = {
@@ -229,7 +230,6 @@ def _atom(pattern: str, at: int) -> tuple[str, int]:
 MAX_DEPTH = 64
 MAX_PARTS = 1000
 MAX_CHARS = 32_768
-MAX_REPEATS = 1000
 
 _RANGES = [
     ("minItems", "maxItems"),
@@ -306,10 +306,11 @@ def _check_ranges(schema: Mapping[str, Any], param: str) -> None:
 
 
 def _check_pattern(pattern: Any, param: str) -> None:
-    if isinstance(pattern, str) and "(?" in pattern.replace("(?:", ""):
+    fault = pattern_fault(pattern) if isinstance(pattern, str) else None
+    if fault is not None:
         raise InvalidInput(
-            f"the pattern {pattern[:80]!r} in the JSON schema uses look-around or flags",
-            hint="write it with plain groups and classes",
+            f"the pattern {pattern[:80]!r} in the JSON schema {fault}",
+            hint="write it short, with plain groups, classes and small counts",
             param=param,
         )
 

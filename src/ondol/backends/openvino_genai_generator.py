@@ -31,6 +31,7 @@ from ondol.core.errors import (
     Overloaded,
     TextTooLong,
 )
+from ondol.core.extras import install_command
 from ondol.core.machine import usable_cores
 from ondol.core.types import DoneEvent, GenerationEvent, GenerationRequest, TokenEvent, Usage
 
@@ -240,7 +241,7 @@ class OpenVinoGenAIGenerator:
             self._process.close()
             raise ModelError(
                 f"{self._spec.model} ({self._spec.form}) could not be loaded: {health.reason}",
-                hint='pip install "ondol[openvino-genai]"; if memory ran out, choose a smaller '
+                hint=f"{install_command('openvino-genai')}; if memory ran out, choose a smaller "
                 "model, fewer generation.slots or less generation.context_tokens",
             )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -134,7 +135,8 @@ LIBRARIES = (
     "numpy",
     "huggingface-hub",
 )
-SECRETS = frozenset({"server.api_keys", "generation.upstream_key"})
+SECRETS = frozenset({"server.api_keys", "server.key_lanes", "generation.upstream_key"})
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]*(?=@)|(?<=password=)[^&\s]*")
 LITTLE_MEMORY = 3 * 10**9
 LITTLE_DISK = 3 * 10**9
 
@@ -275,7 +277,7 @@ def _value(settings: Settings, key: str) -> Any:
         value = getattr(value, part)
     if key in SECRETS and value:
         return "(set)"
-    return value
+    return _PASSWORD.sub("(set)", value) if isinstance(value, str) else value
 
 
 def _in_use(library: ModelLibrary, name: str, role: str, reason: str) -> ModelInUse:

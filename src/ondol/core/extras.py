@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 
 from ondol.core.errors import SettingsError
+
+
+def install_command(extra: str) -> str:
+    """Return the command that adds ``extra``, for the way in which Ondol is installed here."""
+    if _from_checkout():
+        return f'in the checkout: pip install -e ".[{extra}]"'
+    return f'pip install "ondol[{extra}]"'
+
+
+def _from_checkout() -> bool:
+    """Whether this runs from a checkout: installed as editable, or not installed at all."""
+    try:
+        origin = metadata.distribution("ondol").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return True
+    return origin is not None and bool(json.loads(origin).get("dir_info", {}).get("editable"))
 
 
 @contextmanager
@@ -22,5 +40,5 @@ def needs_extra(extra: str) -> Iterator[None]:
     except ImportError as error:
         raise SettingsError(
             f"this needs {error.name or 'a library'}, which is not installed",
-            hint=f'pip install "ondol[{extra}]"',
+            hint=install_command(extra),
         ) from error

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ondol.core.private_files import private_folder
+
 NAME = "serve.pid"
 _PROC = Path("/proc")
 
@@ -56,7 +58,7 @@ def announced(home: Path, *, port: int) -> Iterator[None]:
         yield
         return
     mine = ServerProcess(os.getpid(), started, port)
-    home.mkdir(parents=True, exist_ok=True)
+    private_folder(home)
     draft = path.with_name(f"{NAME}.{mine.pid}")
     draft.write_text(json.dumps(asdict(mine)), "utf-8")
     draft.replace(path)

@@ -24,6 +24,7 @@ from typing import TextIO
 
 from ondol.core.clock import Clock
 from ondol.core.errors import OndolError
+from ondol.core.private_files import private_file
 from ondol.core.settings.operation_sections import JobSettings
 from ondol.core.timers import Timers
 from ondol.jobs.attempt import RetryLater, RetryNow, attempt, judge
@@ -53,7 +54,7 @@ class RunnerLock:
         """Take it if nobody has it; returns at once, and whether it is ours."""
         if self._file is not None:
             return True
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        private_file(self._path)
         file = self._path.open("a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -25,6 +25,6 @@ def openvino() -> Any:
         import openvino
     except ImportError as error:
         raise KernelError(
-            f"OpenVINO cannot be imported: {error}", hint='pip install "ondol[openvino]"'
+            f"OpenVINO cannot be imported: {error}", hint="pip install openvino"
         ) from error
     return openvino

@@ -40,6 +40,7 @@ from pathlib import Path, PurePosixPath
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import DownloadFailed, HashMismatch, ModelError, OfflineMissing
 from ondol.core.machine import usable_cores
+from ondol.core.private_files import private_folder
 from ondol.kernels.processor import cpu_flags
 from ondol.models.download import hash_file
 from ondol.models.manifest import locked
@@ -112,7 +113,7 @@ def fetch(recipe: BuildRecipe, folder: Path, *, fraction: Callable[[float], None
 
     Raises ``DownloadFailed`` and ``HashMismatch``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     kept = _kept(recipe, folder)
     if kept is not None and hash_file(kept) == recipe.sha256:
         return kept
@@ -513,7 +514,7 @@ class NativeBuilder:
         shutil.rmtree(self._work, ignore_errors=True)
 
     def _require_space(self) -> None:
-        self._work.mkdir(parents=True, exist_ok=True)
+        private_folder(self._work)
         free = shutil.disk_usage(self._work).free
         if free < _NEEDED_BYTES:
             raise ModelError(

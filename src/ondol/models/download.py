@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ondol.core.errors import DownloadFailed, HashMismatch, OndolError
+from ondol.core.private_files import private_folder
 from ondol.models.catalogue import ModelFile
 from ondol.models.sources import CHUNK_BYTES, FileSource, Report
 
@@ -67,7 +68,7 @@ def store(
 
     Raises ``HashMismatch`` with both hashes, and removes the part file, when they differ.
     """
-    partial.mkdir(parents=True, exist_ok=True)
+    private_folder(partial)
     part = partial / f"{file.name}.part"
     digest = hashlib.sha256()
     size = 0

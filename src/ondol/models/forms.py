@@ -39,6 +39,7 @@ from typing import Literal, Protocol
 
 from ondol.backends.protocols import EncoderBackend, EncoderSpec
 from ondol.core.errors import ModelError
+from ondol.core.extras import install_command
 from ondol.core.types import Encoded, Pair
 from ondol.kernels.bert import BertShape, BertWeights, as_float
 from ondol.kernels.calibration.static_int8 import StaticInt8
@@ -162,7 +163,7 @@ def missing_extra(library: str, *, extra: str) -> Lack | None:
         there = False
     if there:
         return None
-    return Lack(f"{library} is not installed", f'pip install "ondol[{extra}]"')
+    return Lack(f"{library} is not installed", install_command(extra))
 
 
 REFERENCE = "onnx:fp32"

@@ -21,6 +21,7 @@ from typing import get_args
 
 from ondol.backends.protocols import Generator, GeneratorHealth, as_model_error
 from ondol.core.errors import ModelError
+from ondol.core.extras import install_command
 from ondol.kernels.gguf import read_gguf
 from ondol.models import genai_weights as genai_build
 from ondol.models.genai_weights import (
@@ -202,5 +203,5 @@ def _need(runtime: str, *, precision: str) -> None:
         if find_spec(library) is None:
             raise ModelError(
                 f"{library} is not installed, which {runtime}:{precision} needs",
-                hint=f'pip install "ondol[{runtime}]"',
+                hint=install_command(runtime),
             )

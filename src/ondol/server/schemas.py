@@ -15,9 +15,17 @@ The request shapes of jobs: handing in, listing, reading results, resuming.
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from ondol.answers.rewriting import ConversationTurn
 from ondol.core.chunk_options import ChunkStrategy
@@ -31,6 +39,21 @@ def _without_nul(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_without_nul)]
 """A text as callers send it; NUL characters, which mean nothing in a text, are taken out."""
+
+Item = TypeVar("Item")
+
+
+class _FirstError(FailFast):
+    """``FailFast`` that may stand in a union: pydantic's own cannot be hashed."""
+
+    __hash__ = object.__hash__
+
+
+Items = Annotated[list[Item], _FirstError()]
+"""A list as callers send it; the first wrong item is the only error.
+
+Pydantic notes an error an item: a body of two megabytes made 1.6 GB of them and stopped the server.
+"""
 
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
 
@@ -117,7 +140,7 @@ class RecordsBody(RequestBody):
 
     synonyms: ClassVar = {"documents": "records"}
 
-    records: list[Any] = Field(
+    records: Items[Any] = Field(
         description="Objects with `text`, and optionally `id`, `title`, `metadata`."
     )
 
@@ -138,7 +161,7 @@ class TurnBody(RequestBody):
 
     question: Text
     answer: Text = ""
-    titles: list[Text] = Field(
+    titles: Items[Text] = Field(
         default_factory=list, description="Titles of the documents that the answer cited."
     )
 
@@ -152,7 +175,7 @@ class AskBody(RequestBody):
     synonyms: ClassVar = {"query": "question"}
 
     question: Text
-    history: list[TurnBody] = Field(
+    history: Items[TurnBody] = Field(
         default_factory=list,
         description="Earlier turns, oldest first; a question that leans on them is completed.",
     )
@@ -170,7 +193,7 @@ class RerankBody(RequestBody):
 
     model: Text = "auto"
     query: Text
-    documents: list[Text]
+    documents: Items[Text]
     top_n: Count | None = None
     return_documents: bool = True
     truncate: bool = Field(False, description="Cut too long texts instead of refusing them.")
@@ -188,7 +211,7 @@ class TeiRerankBody(RequestBody):
     """``POST /rerank``, the shape of text-embeddings-inference."""
 
     query: Text
-    texts: list[Text]
+    texts: Items[Text]
     raw_scores: bool = Field(False, description="The model's logits instead of 0…1.")
     return_text: bool = False
     truncate: bool = False
@@ -240,7 +263,7 @@ class JobBody(RequestBody):
     """``POST /v1/jobs`` as JSON; an item that cannot be worked fails alone."""
 
     task: Text = Field(description="A task of `GET /v1/tasks`.")
-    items: list[Any] = Field(
+    items: Items[Any] = Field(
         description='Objects {"id": "r1", "input": {…}}; the id may be left out.'
     )
     options: JobOptions = JobOptions()

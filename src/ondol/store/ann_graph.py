@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondol.core.errors import SettingsError
+from ondol.core.extras import install_command
 from ondol.core.process import load_onnx_runtime_first
 from ondol.store import vector_file
 from ondol.store.matrix import Ids, Rows
@@ -116,7 +117,7 @@ try:
 except ImportError as error:
     raise SettingsError(
         "approximate vector search needs usearch, which is not installed",
-        hint="pip install 'ondol[ann]', or search exactly",
+        hint=f"{install_command('ann')}, or search exactly",
         param="vectors.index",
     ) from error
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ondol.core.clock import Clock
 from ondol.core.errors import InvalidInput, StoreError
+from ondol.core.private_files import private_file
 from ondol.store.migrations import APPLICATION_ID, Migration, in_order, migrate
 
 _MAGIC = b"SQLite format 3\x00"
@@ -145,10 +146,10 @@ class Database:
         self._refuse_foreign_bytes()
         with self._translated():
             try:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                private_file(self.path)
             except OSError as error:
                 raise StoreError(
-                    f"folder {self.path.parent} cannot be made: {error.strerror}",
+                    f"{self.path} cannot be made: {error.strerror}",
                     hint="set ONDOL_HOME to a folder this user may write",
                     code="store_unwritable",
                 ) from None

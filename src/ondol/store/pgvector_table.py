@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from pg8000.native import Connection
 
 from ondol.core.errors import SettingsError, StoreError
+from ondol.core.extras import install_command
 from ondol.store.matrix import Ids
 from ondol.store.vector_search import Hashes, row_hashes
 
@@ -215,7 +216,7 @@ try:
 except ImportError as error:
     raise SettingsError(
         "vectors in PostgreSQL need its client, which is not installed",
-        hint="pip install 'ondol[postgres]', or keep vectors on this machine",
+        hint=f"{install_command('postgres')}, or keep vectors on this machine",
         param="vectors.index",
     ) from error
 

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondol.core.errors import StoreError
+from ondol.core.private_files import private_folder
 from ondol.store import collections
 from ondol.store.database import Database
 from ondol.store.vector_search import Contents, VectorSearch, contents_of, read_rows
@@ -108,7 +109,7 @@ def raw(array: NDArray[Any]) -> memoryview:
 
 def replace(path: Path, parts: Sequence[bytes | memoryview]) -> None:
     """Put a file with these parts in place of ``path``: all of it or none, flushed to disk."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path.parent)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as out:

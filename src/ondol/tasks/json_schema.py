@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ondol.core.patterns import pattern_fault
+
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 _COMMON = ("type", "title", "description", "enum", "const", "default")
 KEYWORDS: dict[str, tuple[str, ...]] = {
@@ -60,10 +62,9 @@ def _inner_faults(schema: Mapping[str, Any], at: str) -> Iterator[tuple[str, str
         yield at or "/", "an array says what its items are"
     if "enum" in schema and not (isinstance(schema["enum"], list) and schema["enum"]):
         yield f"{at}/enum", "an enum is a list with at least one value"
-    try:
-        re.compile(str(schema.get("pattern", "")))
-    except re.error as error:
-        yield f"{at}/pattern", f"the pattern does not compile: {error}"
+    fault = pattern_fault(str(schema.get("pattern", "")))
+    if fault is not None:
+        yield f"{at}/pattern", f"the pattern {fault}"
 
 
 def misfits(value: Any, schema: Mapping[str, Any], *, at: str = "") -> Iterator[tuple[str, str]]:

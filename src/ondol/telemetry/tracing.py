@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ondol.core.clock import Clock
 from ondol.core.errors import SettingsError
 from ondol.core.events import Event, RequestFinished
+from ondol.core.extras import install_command
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
@@ -133,6 +134,6 @@ def _require_extra() -> None:
     except ImportError as error:
         raise SettingsError(
             f"telemetry.otlp_endpoint needs OpenTelemetry, which is not installed ({error})",
-            hint="pip install 'ondol[otel]', or leave telemetry.otlp_endpoint empty",
+            hint=f"{install_command('otel')}, or leave telemetry.otlp_endpoint empty",
             param="telemetry.otlp_endpoint",
         ) from None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from ondol.backends.tokenizer import TextTokenizer
 from ondol.core.clock import Clock
 from ondol.core.errors import InvalidInput, ModelError, OndolError
+from ondol.core.extras import install_command
 from ondol.core.types import Encoded
 from ondol.kernels.bert import FloatArray
 from ondol.lab.finetune.recipe import Recipe, TrainingProgress
@@ -62,7 +63,7 @@ def check_trainable(entry: CatalogueEntry, recipe: Recipe) -> None:
             param="base",
         )
     if find_spec("torch") is None:
-        raise ModelError("torch is not installed", hint='pip install "ondol[finetune]"')
+        raise ModelError("torch is not installed", hint=install_command("finetune"))
     recipe.check()
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import SettingsError
+from ondol.core.extras import install_command
 from ondol.runtime.embedding_cache.cache_memory import (
     CachedVector,
     CacheStats,
@@ -31,7 +32,7 @@ try:
 except ImportError as error:
     raise SettingsError(
         "cache.embeddings = 'redis' needs the Redis client, which is not installed",
-        hint="pip install 'ondol[redis]', or set cache.embeddings to memory or sqlite",
+        hint=f"{install_command('redis')}, or set cache.embeddings to memory or sqlite",
         param="cache.embeddings",
     ) from error
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ondol.core.private_files import private_file
 from ondol.runtime.embedding_cache.cache_memory import (
     CachedVector,
     CacheStats,
@@ -221,8 +222,7 @@ class EmbeddingFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch(mode=0o600)
+        private_file(path)
         self._lock = threading.Lock()
         self._writer = self._connect()
         try:
