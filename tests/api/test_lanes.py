@@ -148,3 +148,14 @@ async def test_a_search_holds_a_place_of_its_lane(tmp_path: Path) -> None:
         assert answer.status_code == 200
         kept = (await lane(client, "search"))["windows"]["1m"]
         assert (kept["offered"], kept["completed"]) == (1, 1)
+
+
+async def test_lanes_of_encoders_report_their_own_bounds(tmp_path: Path) -> None:
+    app = make_app(tmp_path, lanes={"rerank": {"queue": 7}}, models={"max_batch": 3})
+    async with running(app) as client:
+        lanes = (await client.get("/v1/lanes")).json()["lanes"]
+    assert lanes["rerank"]["capacity"] == 7
+    assert lanes["rerank"]["limit"] == 3
+    assert lanes["embeddings"]["limit"] == 3
+    assert lanes["rerank"]["weight"] is None
+    assert lanes["chat"]["weight"] == 4.0

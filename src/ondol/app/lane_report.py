@@ -24,8 +24,7 @@ def lane_report(
     found = {name: now.lanes[name] if now is not None else _empty(settings, name) for name in LANES}
     found["search"] = _together(found["search"], searches)
     for component, group in encoders.items():
-        lane = _ENCODERS[component]
-        found[lane] = _of_encoder(settings, lane, group)
+        found[_ENCODERS[component]] = _of_encoder(group)
     return found
 
 
@@ -61,7 +60,7 @@ def _together(generated: LaneSnapshot, searched: LaneSnapshot) -> LaneSnapshot:
     )
 
 
-def _of_encoder(settings: LanesSettings, name: str, group: EncoderGroup) -> LaneSnapshot:
+def _of_encoder(group: EncoderGroup) -> LaneSnapshot:
     """Requests that are in an encoder run or wait in its batches; what waits is told apart by items."""
     inside = group.depth
     waiting = min(inside, group.waiting)
@@ -69,9 +68,9 @@ def _of_encoder(settings: LanesSettings, name: str, group: EncoderGroup) -> Lane
         depth=waiting,
         running=inside - waiting,
         queue=group.capacity,
-        limit=settings.lane(name).running,
+        limit=group.largest_batch,
         oldest_seconds=0.0,
-        wait_seconds=0.0,
-        retry_after=1.0,
+        wait_seconds=group.backlog_seconds,
+        retry_after=max(1.0, group.backlog_seconds),
         rejected={},
     )

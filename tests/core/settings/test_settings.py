@@ -28,6 +28,9 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
         ({"ONDOL_SERVER_PRT": "1"}, {}, "ONDOL_SERVER_PORT"),
         ({}, {"server.prot": 1}, "server.port"),
         ({"ONDOL_HOM": "/x"}, {}, "ONDOL_HOME"),
+        ({}, {"lanes.embeddings.running": 1}, "lanes."),
+        ({}, {"lanes.rerank.weight": 2}, "lanes."),
+        ({}, {"lanes.rerank.late": "serve"}, "lanes."),
     ],
 )
 def test_an_unknown_key_is_an_error_that_names_the_nearest(

@@ -27,14 +27,11 @@ BATCH: LaneName = "batch"
 """The lane of bulk work: every other is interactive, that is, somebody waits for the answer."""
 
 
-class LaneSettings(BaseModel):
-    """One lane; unknown keys are errors."""
+class EncoderLaneSettings(BaseModel):
+    """A lane of encoder requests: what runs at once is up to the batches. Unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    running: Annotated[int, Field(gt=0)] = Field(
-        2, description="Requests of this lane running at once. Lower to leave room for others."
-    )
     queue: Annotated[int, Field(gt=0)] = Field(
         10, description="Most requests of this lane waiting. Beyond it: 429."
     )
@@ -45,6 +42,14 @@ class LaneSettings(BaseModel):
         0.0,
         description="The lane's promise: first token (generation) or whole answer (others) within so "
         "many milliseconds; 0 promises nothing. Change to what your users were told.",
+    )
+
+
+class LaneSettings(EncoderLaneSettings):
+    """A lane in front of the generator."""
+
+    running: Annotated[int, Field(gt=0)] = Field(
+        2, description="Requests of this lane running at once. Lower to leave room for others."
     )
     late: Literal["refuse", "serve"] = Field(
         "refuse",
@@ -77,12 +82,12 @@ class LanesSettings(BaseModel):
     )
     structuring: LaneSettings = Field(_lane(3, 15, 5000, 2.0), description="Free text to fields.")
     reviews: LaneSettings = Field(_lane(4, 40, 10_000, 2.0), description="Analyses of reviews.")
-    embeddings: LaneSettings = Field(
-        _lane(64, 512, 1000, 4.0, late="serve"),
+    embeddings: EncoderLaneSettings = Field(
+        EncoderLaneSettings(queue=512, sla_ms=1000),
         description="Embedding requests; what runs at once is up to the batches.",
     )
-    rerank: LaneSettings = Field(
-        _lane(32, 128, 1000, 4.0, late="serve"),
+    rerank: EncoderLaneSettings = Field(
+        EncoderLaneSettings(queue=128, sla_ms=1000),
         description="Rerank requests; what runs at once is up to the batches.",
     )
     batch: LaneSettings = Field(
@@ -111,8 +116,11 @@ class LanesSettings(BaseModel):
         """Return the lane ``name``; ``KeyError`` where there is none."""
         if name not in LANES:
             raise KeyError(name)
-        found: LaneSettings = getattr(self, name)
-        return found
+        found: EncoderLaneSettings = getattr(self, name)
+        if isinstance(found, LaneSettings):
+            return found
+        # For a generation that somebody sends in a lane of encoders.
+        return LaneSettings(**found.model_dump(), running=64, late="serve", weight=4.0)
 
 
 LANES: tuple[str, ...] = tuple(LanesSettings.model_fields)

@@ -137,6 +137,11 @@ class Batcher:
         """How fast the queue drains, from the last batches; a guess before the first."""
         return 1.0 / self._worker.seconds_per_item
 
+    @property
+    def backlog_seconds(self) -> float:
+        """How long what waits now will take, by the measured rate."""
+        return self._worker.waiting * self._worker.seconds_per_item
+
     async def submit(
         self,
         items: Sequence[Raw],

@@ -127,6 +127,14 @@ class EncoderGroup:
         return sum(slot.waiting for slot in self._slots())
 
     @property
+    def backlog_seconds(self) -> float:
+        return max((slot.backlog_seconds for slot in self._slots()), default=0.0)
+
+    @property
+    def largest_batch(self) -> int:
+        return self._limits.max_batch
+
+    @property
     def capacity(self) -> int:
         return self._limits.queue_requests
 

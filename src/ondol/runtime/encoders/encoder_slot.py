@@ -135,6 +135,11 @@ class EncoderSlot(Slot[Batcher]):
         """Items that have not started."""
         return self._service.waiting if self._service else 0
 
+    @property
+    def backlog_seconds(self) -> float:
+        """How long what waits now will take."""
+        return self._service.backlog_seconds if self._service else 0.0
+
     async def submit(
         self,
         items: Sequence[str | Pair | Encoded],

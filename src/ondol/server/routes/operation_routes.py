@@ -15,7 +15,7 @@ from starlette.responses import Response
 from ondol.app.container import Container
 from ondol.core.errors import NotReady
 from ondol.core.lane_state import LaneSnapshot
-from ondol.core.settings.lane_sections import LaneSettings
+from ondol.core.settings.lane_sections import EncoderLaneSettings, LaneSettings
 from ondol.server.lifecycle import Health
 from ondol.server.routing import GoodputOf, Life, MetricsOf, Open, router
 from ondol.server.server_errors import json_response, problem_of
@@ -47,7 +47,7 @@ async def lanes(container: Open, goodput: GoodputOf) -> Response:
     return json_response(
         {
             "lanes": {
-                name: _lane(now, settings.lane(name), windows.get(name, {}))
+                name: _lane(now, getattr(settings, name), windows.get(name, {}))
                 for name, now in container.lanes().items()
             },
             "generator": _generator(container),
@@ -57,7 +57,7 @@ async def lanes(container: Open, goodput: GoodputOf) -> Response:
 
 
 def _lane(
-    now: LaneSnapshot, rules: LaneSettings, windows: Mapping[str, LaneFigures]
+    now: LaneSnapshot, rules: EncoderLaneSettings, windows: Mapping[str, LaneFigures]
 ) -> dict[str, Any]:
     recent = windows.get("5m")
     return {
@@ -71,7 +71,7 @@ def _lane(
         "rejected": sum(now.rejected.values()),
         "rejected_by": now.rejected,
         "sla_ms": rules.sla_ms or None,
-        "weight": rules.weight,
+        "weight": rules.weight if isinstance(rules, LaneSettings) else None,
         "attainment": recent.attainment_offered if recent is not None else None,
         "windows": {name: asdict(figures) for name, figures in windows.items()},
     }
