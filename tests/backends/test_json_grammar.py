@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -173,6 +173,7 @@ def _ordered(value: Any, schema: dict[str, Any]) -> Any:
     return value
 
 
+@settings(deadline=None)
 @given(SCHEMAS, st.data())
 def test_a_grammar_admits_exactly_what_the_reference_accepts(
     schema: dict[str, Any], data: st.DataObject

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondol.core.errors import InvalidInput
@@ -53,6 +53,7 @@ def test_a_line_without_both_is_named(tmp_path: Path, row: dict[str, object], sa
         read_pairs(path)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3), st.floats(0.3, 0.6))
 def test_the_split_hangs_on_text_and_seed_alone(seed: int, share: float) -> None:
     many = queries(120)
