@@ -20,6 +20,7 @@ from ondol.cli.progress import Meter, meter
 if TYPE_CHECKING:
     from ondol.models.finetuning.progress import TrainingProgress
     from ondol.models.finetuning.recipe import Recipe
+    from ondol.models.finetuning.training import TrainingReport
     from ondol.services.evaluation.datasets import Query
     from ondol.services.finetuning.service import Finetuning, Outcome, Prepared
 
@@ -161,6 +162,7 @@ def finetune(
         prepared = invocation.run(_prepare(invocation, run, queries, judging, corpus, shown))
         _note(invocation, prepared)
         learned, found = run.train(prepared, told=_training(shown))
+        _note_training(invocation, learned.report)
         verdict = invocation.run(_examine(invocation, run, prepared, found.entry))
         outcome = run.finish(prepared, learned, found, verdict)
     _show(invocation, outcome)
@@ -211,6 +213,12 @@ def _note(invocation: Invocation, prepared: Prepared) -> None:
         note(f"{prepared.overlapping} pairs left out: they repeat questions that judge")
     if prepared.material.unknown:
         note(f"{prepared.material.unknown} pairs left out: they name no document of the collection")
+
+
+def _note_training(invocation: Invocation, report: TrainingReport) -> None:
+    invocation.output.note(
+        f"trained in {report.steps} steps, loss {report.first_loss:.3f} to {report.last_loss:.3f}"
+    )
 
 
 def _show(invocation: Invocation, outcome: Outcome) -> None:
