@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ondol.lab.evaluate.datasets import Query
     from ondol.lab.finetune.finetuning import Finetuning, FinetuningOutcome, PreparedFinetuning
     from ondol.lab.finetune.recipe import Recipe, TrainingProgress
+    from ondol.lab.finetune.training_loop import TrainingReport
 
 _PATH = click.Path(path_type=Path)
 
@@ -159,6 +160,7 @@ def finetune(
         prepared = invocation.run(_prepare(invocation, run, queries, judging, corpus, shown))
         _note(invocation, prepared)
         learned, found = run.train(prepared, told=_training(shown))
+        _note_training(invocation, learned.report)
         verdict = invocation.run(_examine(invocation, run, prepared, found.entry))
         outcome = run.finish(prepared, learned, found, verdict)
     _show(invocation, outcome)
@@ -211,6 +213,12 @@ def _note(invocation: Invocation, prepared: PreparedFinetuning) -> None:
         note(f"{prepared.overlapping} pairs left out: they repeat questions that judge")
     if prepared.material.unknown:
         note(f"{prepared.material.unknown} pairs left out: they name no document of the collection")
+
+
+def _note_training(invocation: Invocation, report: TrainingReport) -> None:
+    invocation.output.note(
+        f"trained in {report.steps} steps, loss {report.first_loss:.3f} to {report.last_loss:.3f}"
+    )
 
 
 def _show(invocation: Invocation, outcome: FinetuningOutcome) -> None:
