@@ -4,24 +4,13 @@ Knows ids, rows and their hashes; no collection, no database, no deletion. A row
 among callers, and rows added by several threads at once may become unreachable
 (https://github.com/unum-cloud/USearch/pull/772). Needs the extra ``ann`` (usearch, Apache-2.0).
 Source: Malkov & Yashunin 2016, https://arxiv.org/abs/1603.09320
-
-A graph on disk: ``<collection id>.hnsw``, one file, replaced as a whole.
-
-Layout, little-endian: a 64-byte header (magic, format, dimensions, rows, bytes of the graph, CRC-32
-of the rest, version of the library, strays), then ``rows`` int64 chunk ids ascending, their ``row_hashes``,
-the ids of strays (rows the graph cannot find), then the library's own bytes. The hashes tell whether the graph is of these vectors: nothing in the
-database has to be believed, and a file of another time, home or embedder is noticed.
 """
 
 from __future__ import annotations
 
-import struct
 import threading
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,85 +19,9 @@ from numpy.typing import NDArray
 from ondol.core.errors import SettingsError
 from ondol.core.extras import install_command
 from ondol.core.process import load_onnx_runtime_first
-from ondol.store import vector_file
+from ondol.store.ann_file import GraphFile
 from ondol.store.matrix import Ids, Rows
 from ondol.store.vector_search import Hashes, row_hashes
-
-_HEADER = struct.Struct("<8sIIQQI16sQ4x")
-_MAGIC = b"ONDOLANN"
-_FORMAT = 1
-SUFFIX = ".hnsw"
-
-
-@dataclass(frozen=True, slots=True)
-class GraphFile:
-    """Ids (n,) ascending of the rows in the graph, their hashes (n,), and the graph itself."""
-
-    library: str
-    dimensions: int
-    ids: Ids
-    hashes: Hashes
-    strays: Ids
-    graph: bytes | bytearray
-
-
-def path_of(folder: Path, collection: int) -> Path:
-    """Return where the graph of a collection lies."""
-    return folder / f"{collection}{SUFFIX}"
-
-
-def load(path: Path, *, dimensions: int, library: str) -> GraphFile | None:
-    """Read the file, or return ``None`` where it is missing, not whole, or another version's."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    if len(data) < _HEADER.size:
-        return None
-    magic, version, width, count, size, checksum, maker, strays = _HEADER.unpack_from(data)
-    whole = _HEADER.size + 16 * count + 8 * strays + size
-    if (magic, version, width, whole) != (_MAGIC, _FORMAT, dimensions, len(data)):
-        return None
-    body = memoryview(data)[_HEADER.size :]
-    if zlib.crc32(body) != checksum or maker != _name(library):
-        return None
-    return GraphFile(
-        library=library,
-        dimensions=dimensions,
-        ids=np.frombuffer(body[: 8 * count], "<i8").astype(np.int64),
-        hashes=np.frombuffer(body[8 * count : 16 * count], "<u8").astype(np.uint64),
-        strays=np.frombuffer(body[16 * count : 16 * count + 8 * strays], "<i8").astype(np.int64),
-        graph=bytes(body[16 * count + 8 * strays :]),
-    )
-
-
-def save(path: Path, file: GraphFile) -> None:
-    """Put the file in place in one step, flushed to disk."""
-    parts = [
-        vector_file.raw(np.ascontiguousarray(file.ids, "<i8")),
-        vector_file.raw(np.ascontiguousarray(file.hashes, "<u8")),
-        vector_file.raw(np.ascontiguousarray(file.strays, "<i8")),
-        memoryview(file.graph),
-    ]
-    checksum = 0
-    for part in parts:
-        checksum = zlib.crc32(part, checksum)
-    header = _HEADER.pack(
-        _MAGIC,
-        _FORMAT,
-        file.dimensions,
-        len(file.ids),
-        len(file.graph),
-        checksum,
-        _name(file.library),
-        len(file.strays),
-    )
-    vector_file.replace(path, [header, *parts])
-
-
-def _name(library: str) -> bytes:
-    return library.encode("ascii", "replace")[:16].ljust(16, b"\x00")
-
 
 load_onnx_runtime_first()
 try:

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ondol.core.errors import StoreError
-from ondol.store import ann_graph as ann_file
-from ondol.store import collections, filters, vector_file
+from ondol.store import ann_file, collections, filters, vector_file
 from ondol.store.collections import CollectionRow
 from ondol.store.database import Database
 from ondol.store.filters import FilterCondition

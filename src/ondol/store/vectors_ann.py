@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ondol.store import ann_graph as ann_file
-from ondol.store import collections, vector_file
+from ondol.store import ann_file, collections, vector_file
 from ondol.store.ann_graph import LIBRARY, Graph
 from ondol.store.database import Database
 from ondol.store.filters import FilterCondition
