@@ -27,7 +27,15 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _STATM = Path("/proc/self/statm")
+_IMPORT_ROOT = Path(__file__).resolve().parents[2]
+"""The folder that holds the package ``ondol``."""
 _settled = threading.Event()
+
+
+def import_path() -> str:
+    """Return the ``PYTHONPATH`` of a child process: it imports the Ondol that its parent runs."""
+    parts = (str(_IMPORT_ROOT), os.environ.get("PYTHONPATH", ""))
+    return os.pathsep.join(part for part in parts if part)
 
 
 def resident_bytes() -> int | None:

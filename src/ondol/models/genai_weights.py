@@ -6,17 +6,11 @@ Q6_K to half precision, which doubles what decoding must read. Such tensors beco
 
 Tokens that the vocabulary leaves unused get the embedding of the token every prompt begins with:
 a prompt may then begin with any of them, read the same, and share no cached block with another.
-
-Builds the OpenVINO graph of a GGUF file, in a process that ends with it.
-
-Run by path: ``genai_build.py FILE.gguf`` leaves ``openvino_model.xml`` and ``.bin`` beside the file.
-GenAI saves a graph only while it opens a pipeline, which needs the model's memory twice over.
 """
 
 from __future__ import annotations
 
 import struct
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,18 +140,3 @@ def _size(tensor: GgufTensor, kind: BlockType) -> int:
 
 def _padded(size: int) -> int:
     return -(-size // _ALIGN) * _ALIGN
-
-
-def main() -> None:
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # None forbids the import
-    import openvino_genai
-
-    config = openvino_genai.SchedulerConfig()
-    config.num_kv_blocks = 2
-    openvino_genai.ContinuousBatchingPipeline(
-        sys.argv[1], config, "CPU", {"enable_save_ov_model": True}
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -23,7 +23,7 @@ from ondol.backends.protocols import Generator, GeneratorHealth, as_model_error
 from ondol.core.errors import ModelError
 from ondol.core.extras import install_command
 from ondol.kernels.gguf import read_gguf
-from ondol.models import genai_weights as genai_build
+from ondol.models import genai_build
 from ondol.models.genai_weights import (
     Aliases,
     GenAIPrecision,

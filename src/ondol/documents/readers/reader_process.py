@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from ondol.core.errors import Cancelled, OndolError, ReadError
+from ondol.core.process import import_path
 from ondol.core.types import Page, ReadDocument
 from ondol.documents.readers.reader_contract import (
     ReadFailure,
@@ -92,7 +93,6 @@ def unpack_item(value: Mapping[str, Any]) -> ReadItem:
     )
 
 
-_IMPORT_ROOT = Path(__file__).resolve().parents[3]
 _START_SECONDS = 60.0
 _CHUNK = 1 << 20
 
@@ -118,8 +118,7 @@ class ReaderChild:
 
     def __init__(self, *, memory_bytes: int) -> None:
         environment = dict(os.environ, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
-        search = [str(_IMPORT_ROOT), environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(part for part in search if part)
+        environment["PYTHONPATH"] = import_path()
         # -P: a module lying in the current folder must not be imported in place of a library
         command = [
             sys.executable,

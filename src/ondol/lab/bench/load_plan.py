@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ondol.core.errors import ProbeFailed
+from ondol.core.process import import_path
 from ondol.lab.bench.load_figures import Seen
 from ondol.lab.bench.load_prompts import Messages
 from ondol.lab.bench.request_trace import Row
 
-_IMPORT_ROOT = Path(__file__).resolve().parents[4]
 _GRACE_SECONDS = 60.0
 
 
@@ -129,17 +129,14 @@ def _longest(shots: Sequence[Shot], manner: Manner) -> float:
 
 
 def _run(plan: Mapping[str, Any], *, seconds: float) -> dict[str, Any]:
-    path = os.pathsep.join(
-        part for part in (str(_IMPORT_ROOT), os.environ.get("PYTHONPATH", "")) if part
-    )
     with tempfile.TemporaryDirectory(prefix="ondol-load-") as name:
         asked, answered = Path(name) / "plan.json", Path(name) / "result.json"
         asked.write_text(json.dumps(plan), "utf-8")
-        line = [sys.executable, "-P", "-m", "ondol.lab.bench.load_measuring"]
+        line = [sys.executable, "-P", "-m", "ondol.lab.bench.load_client"]
         try:
             done = subprocess.run(
                 [*line, str(asked), str(answered)],
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, "PYTHONPATH": import_path()},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 timeout=seconds,

@@ -23,10 +23,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from ondol.core.errors import ProbeFailed
+from ondol.core.process import import_path
 from ondol.core.settings import Settings, known_keys
 from ondol.lab.bench.load_plan import Target
 
-_IMPORT_ROOT = Path(__file__).resolve().parents[3]
 _READY = re.compile(r"ondol is ready on (http://\S+)")
 _START_SECONDS = 300.0
 _STOP_SECONDS = 30.0
@@ -163,13 +163,12 @@ def environment(settings: Settings, over: Mapping[str, Any], *, home: Path) -> d
         for key in known_keys()
         if key not in _OWN and (value := _value(settings, key)) != _value(plain, key)
     }
-    path = os.pathsep.join(p for p in (str(_IMPORT_ROOT), kept.get("PYTHONPATH", "")) if p)
     return {
         **kept,
         **{_variable(key): _text(value) for key, value in {**said, **over}.items()},
         "ONDOL_HOME": str(home),
         "ONDOL_SERVER_PORT": "0",
-        "PYTHONPATH": path,
+        "PYTHONPATH": import_path(),
     }
 
 

@@ -29,9 +29,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from ondol.core.errors import ProbeFailed
-from ondol.core.process import resident_bytes, trim
+from ondol.core.process import import_path, resident_bytes, trim
 
-_IMPORT_ROOT = Path(__file__).resolve().parents[3]
 _START_SECONDS = 60.0
 _CHUNK = 1 << 20
 
@@ -44,8 +43,7 @@ class Probe:
 
     def __init__(self) -> None:
         environment = dict(os.environ)
-        search = [str(_IMPORT_ROOT), environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(part for part in search if part)
+        environment["PYTHONPATH"] = import_path()
         # -P: a module lying in the current folder must not be imported in place of a library
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "ondol.lab.probe.probe_worker"],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -179,3 +181,14 @@ def test_an_answer_in_any_pieces_is_the_same_answer(size: int) -> None:
         return len(reply.tokens), reply.outcome, reply.finish, reply.usage["completion_tokens"]
 
     assert asyncio.run(feed()) == (2, "ok", "stop", 2)
+
+
+def test_the_client_imports_nothing_that_takes_time_from_its_clock() -> None:
+    script = (
+        "import sys, ondol.lab.bench.load_client; "
+        "print([name for name in ('httpx', 'numpy', 'pydantic', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
