@@ -105,7 +105,7 @@ def says_not_found(answer: str) -> bool:
     )
 
 
-_CONTROL_FENCING = re.compile(
+_CONTROL_TOKEN = re.compile(
     r"<\|[^<>|\n]{0,40}\|>|</?(?:s|bos|eos|pad|unk|think|tool_call|tool_response|system|user|assistant)>"
     r"|</?(?:start|end)_of_turn>|</?(?:begin|end)_of_(?:text|sentence)>|<<\s?/?SYS\s?>>|\[/?(?:INST|SYSTEM_PROMPT)\]"
     r"|<｜[^<>｜\n]{0,40}｜>",
@@ -127,7 +127,7 @@ def neutralised(text: str) -> str:
     with which a text could pass for another, becomes ``(r3]``.
     """
     kept = "".join(char for char in text if not _steers(char))
-    broken = _CONTROL_FENCING.sub(lambda found: _broken(found.group()), kept)
+    broken = _CONTROL_TOKEN.sub(lambda found: _broken(found.group()), kept)
     return _MARKER.sub("(", defuse(_ROLE.sub("", broken)))
 
 

@@ -7,15 +7,14 @@ from typing import Any
 
 from ondol.core.clock import Clock
 from ondol.jobs import job_rows
-from ondol.store import calibration_rows, document_tables
-from ondol.store import collection_words as keyword_rows
+from ondol.store import calibration_rows, collection_words, document_tables
 from ondol.store.documents import DocumentStore
 from ondol.telemetry import metric_rows
 
 MIGRATIONS = (
     *document_tables.MIGRATIONS,
     *metric_rows.MIGRATIONS,
-    *keyword_rows.MIGRATIONS,
+    *collection_words.MIGRATIONS,
     *calibration_rows.MIGRATIONS,
     *job_rows.MIGRATIONS,
 )

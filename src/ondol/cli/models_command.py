@@ -107,16 +107,14 @@ def list_models(invocation: Invocation, *, role: str | None) -> None:
 @click.pass_obj
 def info(invocation: Invocation, *, model: str) -> None:
     """Show one model: its files, hashes and licence, its forms, and how it runs in the server."""
-    from ondol.cli import models_command as model_info
-
     library = invocation.container().library
     found = library.entry(model)
     listed = _listed(library, found)
-    forms = model_info.forms_of(invocation, found)
-    running = model_info.running(invocation, found.id)
+    forms = forms_of(invocation, found)
+    served = running(invocation, found.id)
     output = invocation.output
     if output.as_json:
-        output.data({**plain(found), **plain(listed), "runs_as": plain(forms), "running": running})
+        output.data({**plain(found), **plain(listed), "runs_as": plain(forms), "running": served})
         return
     rows: list[tuple[str, object]] = [
         ("id", listed.id),
@@ -131,9 +129,9 @@ def info(invocation: Invocation, *, model: str) -> None:
     if listed.dimensions is not None:
         rows.append(("dimensions", listed.dimensions))
     rows += [("file", f"{file.name}  sha256 {file.sha256}") for file in found.files]
-    rows += model_info.form_rows(forms)
-    if running is not None:
-        rows += model_info.running_rows(running)
+    rows += form_rows(forms)
+    if served is not None:
+        rows += running_rows(served)
     output.table(("FIELD", "VALUE"), rows)
 
 

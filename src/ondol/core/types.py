@@ -6,7 +6,7 @@ library, no database and no HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -187,3 +187,13 @@ class Citation:
     verified: bool
     marker: int = 0
     title: str = ""
+
+
+OnProgress = Callable[[int, int], None]
+"""Told how many of how many are done."""
+
+OnStep = Callable[[int, int, str], None]
+"""Told how many steps of how many are done, and what they are."""
+
+OnNote = Callable[[str], None]
+"""Told what is being done, in words for people."""

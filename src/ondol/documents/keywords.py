@@ -6,13 +6,13 @@ are indexed under: their texts are analysed again, from the store, without embed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from ondol.core.clock import Clock, SystemClock
-from ondol.core.types import Passage, ReadDocument
+from ondol.core.types import OnProgress, Passage, ReadDocument
 from ondol.documents.chunking.index_words import TextAnalyzer, index_words
 from ondol.language.dictionary import Dictionary
 from ondol.language.korean import RULE
@@ -25,9 +25,6 @@ from ondol.store.records import StoredDocument
 _DOCUMENTS_AT_ONCE = 100
 _CHUNKS_AT_ONCE = 2_000
 """Chunks rewritten in one transaction: a second or two in which nobody else writes."""
-
-Progress = Callable[[int, int], None]
-"""Told of chunks done and chunks in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ class KeywordService:
         *,
         synonyms: Sequence[Group] | None = None,
         dictionary: Sequence[str] | None = None,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
     ) -> KeywordReport:
         """Keep synonyms and dictionary (``None``: as they are) and index anew what that changes.
 
@@ -116,7 +113,7 @@ class KeywordService:
             seconds=self._clock.monotonic() - started,
         )
 
-    def _reindex(self, collection: str, words: Dictionary, progress: Progress | None) -> int:
+    def _reindex(self, collection: str, words: Dictionary, progress: OnProgress | None) -> int:
         total = self._store.collection(collection).chunks
         done = 0
         rows: list[tuple[int, Sequence[str]]] = []

@@ -7,13 +7,13 @@ and its digest says so. Stopped halfway, the next run takes up what is left.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ondol.core.chunk_options import ChunkOptions
 from ondol.core.clock import Clock
 from ondol.core.errors import NotFound, OndolError
-from ondol.core.types import ReadDocument
+from ondol.core.types import OnProgress, ReadDocument
 from ondol.documents.chunking.index_words import TextAnalyzer
 from ondol.documents.ingest_passages import PreparedDocument, cut_passages, embed_missing, prepare
 from ondol.documents.ingest_sources import restamped
@@ -25,9 +25,6 @@ from ondol.store.records import StoredDocument
 
 GROUP_CHUNKS = 128
 """How many passages are embedded together, as in an ingest."""
-
-Progress = Callable[[int, int], None]
-"""Told of documents done and documents in all."""
 
 
 @dataclass(slots=True)
@@ -85,7 +82,7 @@ class Rechunking:
         recipe: str,
         *,
         dry_run: bool = False,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
     ) -> Rechunked:
         """Cut every document anew whose digest does not bear the stamp of ``recipe``."""
         started = self._clock.monotonic()

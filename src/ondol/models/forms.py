@@ -394,7 +394,7 @@ def _has_bf16() -> bool:
     return bool(_BF16_FLAGS & cpu_flags())
 
 
-_PRECISIONS_TORCH: dict[str, Literal["fp16", "bf16", "fp32"]] = {
+_TORCH_PRECISIONS: dict[str, Literal["fp16", "bf16", "fp32"]] = {
     "fp16": "fp16",
     "bf16": "bf16",
     "fp32": "fp32",
@@ -412,8 +412,8 @@ class TorchForms:
         self._nvidia = nvidia
 
     def makes(self, entry: CatalogueEntry) -> tuple[str, ...]:
-        on_gpu = tuple(f"torch:{precision}@cuda" for precision in _PRECISIONS_TORCH)
-        return on_gpu + tuple(f"torch:{precision}" for precision in _PRECISIONS_TORCH)
+        on_gpu = tuple(f"torch:{precision}@cuda" for precision in _TORCH_PRECISIONS)
+        return on_gpu + tuple(f"torch:{precision}" for precision in _TORCH_PRECISIONS)
 
     def lacks(self, form: Form) -> Lack | None:
         """See ``FormMaker``; looks for the driver, so that torch need not be imported to know."""
@@ -442,7 +442,7 @@ class TorchForms:
             eps=shape.eps,
             spec=setup.spec,
             threads=setup.threads,
-            precision=_PRECISIONS_TORCH[form.precision],
+            precision=_TORCH_PRECISIONS[form.precision],
             pooling="cls" if entry.pooling == "cls" else "mean",
             segments=shape.classifier and shape.types > 1,
             gpu_memory_fraction=setup.gpu_memory_fraction,

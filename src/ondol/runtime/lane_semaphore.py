@@ -17,7 +17,7 @@ from ondol.core.errors import Overloaded
 from ondol.core.events import Timing
 from ondol.core.lane_state import LaneSnapshot
 from ondol.core.settings.lane_sections import LaneSettings
-from ondol.runtime.generation import admission as refusals
+from ondol.runtime.generation import refusals
 from ondol.runtime.rate_meter import RateMeter
 
 _JITTER = 0.25

@@ -57,13 +57,12 @@ _ROUTERS = (
     rerank_routes.routes,
     answer_routes.search_routes,
     answer_routes.routes,
-    operation_routes.health_routes,
+    operation_routes.routes,
     model_routes.routes,
     collection_routes.routes,
     collection_routes.document_routes,
     job_routes.routes,
     task_routes.routes,
-    operation_routes.routes,
 )
 _ERROR_DOCS: dict[int | str, dict[str, Any]] = {
     status: {

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from ondol.core.clock import Clock
 from ondol.core.events import NullObserver, Observer
 from ondol.store import chunks as _chunk_rows
-from ondol.store import collections, filters
-from ondol.store import store_check as check
+from ondol.store import collections, filters, store_check
 from ondol.store.database import Database
 from ondol.store.keyword_index import LexicalIndex, LexicalState
 from ondol.store.migrations import Migration
@@ -149,7 +148,7 @@ class SearchedStore:
 
     def check(self, *, deep: bool = False) -> StoreReport:
         """Prove that nothing is orphaned and all counts agree; ``deep`` reads every page too."""
-        return check.inspect(self._database, self._vectors, deep=deep)
+        return store_check.inspect(self._database, self._vectors, deep=deep)
 
     def repair(self) -> StoreReport:
         """Remove orphans, rebuild what is derived, and report what is left.
@@ -163,7 +162,7 @@ class SearchedStore:
             for row in known:
                 self._search.forget(row.id)
         self._keywords.forget_all()
-        return check.repair(self._database, self._vectors)
+        return store_check.repair(self._database, self._vectors)
 
     def _forget(self, collection: int) -> None:
         """Drop what is derived from a collection that is gone."""

@@ -208,7 +208,7 @@ def _joined(tables: list[LayoutPiece], length: int) -> list[LayoutPiece]:
 _MIN_PAGES = 4
 _SHARE = 0.6
 _EDGE_LINES = 3
-_MAX_CHARS_RUNNING_LINES = 120
+_MAX_RUNNING_CHARS = 120
 _NUMBER = re.compile(r"\d{1,6}")
 
 Shape = tuple[str, int | None, tuple[int, ...]]  # words, place of the page number, other numbers
@@ -268,7 +268,7 @@ def _edges(count: int) -> Iterator[int]:
 def _shapes(line: str, page: int) -> Iterator[Shape]:
     """Yield what ``line`` could be: constant, or with one of its numbers counting the pages."""
     words = " ".join(line.split())
-    if not words or len(words) > _MAX_CHARS_RUNNING_LINES:
+    if not words or len(words) > _MAX_RUNNING_CHARS:
         return
     numbers = [int(number) for number in _NUMBER.findall(words)]
     pattern = _NUMBER.sub("#", words)

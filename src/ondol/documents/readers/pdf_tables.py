@@ -240,7 +240,7 @@ _ROWS = 3
 _LONE_LINES = 2
 _SHORT_CHARS = 22
 _LONG_CHARS = 60
-_FIGURES_SHARE_PDF_COLUMNS = 0.4
+_COLUMN_FIGURES_SHARE = 0.4
 _PROSE_LINES = 6
 _PROSE_CHARS = 15
 _PROSE_SHARE = 0.6
@@ -248,7 +248,7 @@ _AGREED_SHARE = 0.25
 _FITTING_SHARE = 0.6
 _SIGNS = frozenset({"$", "₩", "€", "£", "¥", "("})
 _CLOSING = re.compile(r"[)%]+")
-_FIGURE_PDF_COLUMNS = re.compile(r"[^\w]*\d[\d.,:/%()\-–−]*\D{0,4}")
+_COLUMN_FIGURE = re.compile(r"[^\w]*\d[\d.,:/%()\-–−]*\D{0,4}")
 
 Column = tuple[float, float]  # from place, to place
 
@@ -418,8 +418,8 @@ def _over(segment: ColumnSegment, columns: Sequence[Column]) -> list[int]:
 def _tabular(lines: Sequence[TableLine]) -> bool:
     """Whether the cells beyond the first column are figures, or short throughout."""
     cells = [segment.text for line in lines for segment in line.segments[1:]]
-    figures = sum(_FIGURE_PDF_COLUMNS.fullmatch(cell) is not None for cell in cells)
-    if figures >= _FIGURES_SHARE_PDF_COLUMNS * len(cells):
+    figures = sum(_COLUMN_FIGURE.fullmatch(cell) is not None for cell in cells)
+    if figures >= _COLUMN_FIGURES_SHARE * len(cells):
         return True
     every = cells + [line.segments[0].text for line in lines]
     return sum(map(len, every)) <= _SHORT_CHARS * len(every)

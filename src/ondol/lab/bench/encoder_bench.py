@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from ondol.backends.protocols import as_model_error
 from ondol.core.errors import BackendError
 from ondol.core.machine import Machine
 from ondol.core.settings import Settings
-from ondol.core.types import FloatMatrix
+from ondol.core.types import FloatMatrix, OnNote
 from ondol.kernels.gemm_peaks import Gemm, measure_gemms, peaks
 from ondol.lab.evaluate.datasets import JudgedList
 from ondol.lab.evaluate.fidelity import compare_embeddings, compare_scores
@@ -51,8 +51,6 @@ LONE_REQUESTS = 300
 FIDELITY_ITEMS = 200
 MATES = 24
 MEGABYTE = 1e6
-
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ def run(
     plan: BenchPlan,
     *,
     cores: int,
-    note: Note,
+    note: OnNote,
 ) -> dict[str, Any]:
     """Return the contract's keys of ``bench embed`` and ``bench rerank``. Raises ``ProbeFailed``."""
     with tempfile.TemporaryDirectory(prefix="ondol-bench-") as name:
@@ -138,7 +136,7 @@ def load(subject: Subject, probe: Probe, chosen: Chosen) -> dict[str, Any]:
 
 
 def make(
-    subject: Subject, files: ModelFiles | None, form: str, *, threads: int, note: Note
+    subject: Subject, files: ModelFiles | None, form: str, *, threads: int, note: OnNote
 ) -> None:
     """Make the files of ``form`` where they are not there, in a process of its own.
 
@@ -177,7 +175,7 @@ def rates(runs: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def _in_turn(
-    measured: Probe, baseline: Probe, folder: Path, plan: BenchPlan, reference: str, note: Note
+    measured: Probe, baseline: Probe, folder: Path, plan: BenchPlan, reference: str, note: OnNote
 ) -> dict[str, Any]:
     """Run both ``repeats`` times in turn, after a warm-up on a few items."""
     few = json.loads((folder / "bulk.json").read_text("utf-8"))
@@ -254,7 +252,7 @@ def _query_form(
     folder: Path,
     work: Workload,
     chosen: Chosen,
-    note: Note,
+    note: OnNote,
 ) -> dict[str, Any]:
     """Return the latency of the form that answers queries, which has a process of its own."""
     make(subject, files, chosen.form, threads=chosen.threads, note=note)
@@ -331,7 +329,7 @@ def sweep(
     chosen: Chosen,
     *,
     repeats: int,
-    note: Note,
+    note: OnNote,
 ) -> dict[str, Any]:
     """Return ``sweep`` (a row a budget) and ``recommended``. Raises ``ProbeFailed``."""
     make(subject, files, chosen.form, threads=chosen.threads, note=note)
@@ -381,7 +379,7 @@ REPEATS = 4
 
 
 def roofline(
-    subject: Subject, files: ModelFiles, forms: Sequence[str], *, threads: int, note: Note
+    subject: Subject, files: ModelFiles, forms: Sequence[str], *, threads: int, note: OnNote
 ) -> dict[str, Any]:
     """Return ``gemms``, ``peak_gflops`` per kind, and ``forms`` with their share of the int8 peak."""
     gemms: list[Gemm] = []

@@ -12,7 +12,7 @@ are the same; what is left out is everything of Ondol's between the client and i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from ondol.backends.llamacpp_generator import LlamaCppGenerator
 from ondol.core.errors import BackendError
 from ondol.core.settings import Settings
+from ondol.core.types import OnNote
 from ondol.lab.bench.load_figures import Seen
 from ondol.lab.bench.load_measuring import shots_now, yardstick_of
 from ondol.lab.bench.load_plan import Manner, Shot, Target, ask
@@ -33,8 +34,6 @@ GO_ON: Messages = [
     {"role": "assistant", "content": "1 2 3 4 5 6 7 8"},
     {"role": "user", "content": "Go on from there."},
 ]
-
-Note = Callable[[str], None]
 
 
 class MeasuredRun(Protocol):
@@ -73,7 +72,7 @@ class GenerateBench:
     """One comparison; ``run`` returns its JSON. Without ``raw`` there is nothing to compare with."""
 
     def __init__(
-        self, sizes: Sizes, *, ours: MeasuredRun, raw: MeasuredRun | None, note: Note
+        self, sizes: Sizes, *, ours: MeasuredRun, raw: MeasuredRun | None, note: OnNote
     ) -> None:
         self._sizes = sizes
         self._ours = ours

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ondol.core.types import OnNote
 from ondol.lab.bench.load_figures import Promise, figures
 from ondol.lab.bench.load_measuring import (
     capacity,
@@ -29,8 +30,6 @@ from ondol.lab.evaluate.statistics import percentile
 FILLERS = 2
 """Requests per slot beyond those counted: they keep the slots busy while the last ones end."""
 LEAVE_WITHIN = 2.0
-
-Note = Callable[[str], None]
 
 
 class Server(Protocol):
@@ -100,7 +99,7 @@ class ServeBench:
     """One whole comparison; ``run`` returns its JSON. Raises ``BackendError``, ``ProbeFailed``."""
 
     def __init__(
-        self, load: ServeLoad, terms: ServeTerms, *, start: StartServer, note: Note
+        self, load: ServeLoad, terms: ServeTerms, *, start: StartServer, note: OnNote
     ) -> None:
         self._load = load
         self._terms = terms

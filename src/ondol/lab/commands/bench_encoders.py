@@ -183,8 +183,7 @@ def _report(
     how: dict[str, Any],
 ) -> None:
     from ondol.core.machine import describe
-    from ondol.lab.bench import encoder_bench as encoders
-    from ondol.lab.bench import encoder_bench as sweeping
+    from ondol.lab.bench import encoder_bench
     from ondol.lab.bench.encoder_bench import planned
 
     machine = describe()
@@ -192,11 +191,13 @@ def _report(
     with meter(invocation.output, unit="items", clock=invocation.clock) as shown:
         note = noting(shown)
         if sweep:
-            found = sweeping.sweep(
+            found = encoder_bench.sweep(
                 subject, files, work, plan.plan.bulk, repeats=plan.plan.repeats, note=note
             )
         else:
-            found = encoders.run(subject, files, work, plan.plan, cores=machine.cores, note=note)
+            found = encoder_bench.run(
+                subject, files, work, plan.plan, cores=machine.cores, note=note
+            )
     found |= {"reason": plan.reason, "cpu": machine.cpu, "cores": machine.cores}
     if invocation.output.as_json:
         invocation.output.data(found)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from ondol.cli.output import Output
     from ondol.core.chunk_options import ChunkOptions
     from ondol.core.settings.sections import IngestSettings
-    from ondol.lab.evaluate.cut_optimiser import CutTrial, OnStep, Optimised
+    from ondol.core.types import OnStep
+    from ondol.lab.evaluate.cut_optimiser import CutTrial, Optimised
     from ondol.lab.evaluate.datasets import Query
     from ondol.lab.evaluate.statistics import Difference
 

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from ondol.lab.evaluate.retrieval_evaluation import RetrievalEvaluation, RetrievalScores
 
 
-FIGURES = ("ndcg_at_10", "recall_at_1", "recall_at_5", "recall_at_10", "mrr_at_10")
-
-
 def show(
     output: Output,
     found: RetrievalEvaluation,
@@ -49,7 +46,7 @@ def show(
             data["gate"] = verdict.as_json()
         output.data(data)
         return
-    head = ("MODE", *(figure.upper() for figure in FIGURES), "SECONDS")
+    head = ("MODE", *map(str.upper, found.modes[mode].figures()), "SECONDS")
     output.table(head, [_row(name, scores) for name, scores in found.modes.items()])
     _show_types(output, found.modes[mode])
     if found.against is not None:
@@ -72,8 +69,8 @@ def show(
 
 
 def _row(name: str, scores: RetrievalScores) -> tuple[str, ...]:
-    figures = scores.figures()
-    return name, *(f"{figures[figure]:.4f}" for figure in FIGURES), f"{scores.seconds:.1f}"
+    figures = scores.figures().values()
+    return name, *(f"{figure:.4f}" for figure in figures), f"{scores.seconds:.1f}"
 
 
 def _show_types(output: Output, scores: RetrievalScores) -> None:
@@ -85,11 +82,12 @@ def _show_types(output: Output, scores: RetrievalScores) -> None:
             for figure, one in scores.intervals().items()
         ],
     )
+    names = list(scores.figures())
     output.text()
     output.table(
-        ("KIND", "QUERIES", *(figure.upper() for figure in FIGURES)),
+        ("KIND", "QUERIES", *map(str.upper, names)),
         [
-            (kind, int(figures["queries"]), *(f"{figures[figure]:.4f}" for figure in FIGURES))
+            (kind, int(figures["queries"]), *(f"{figures[name]:.4f}" for name in names))
             for kind, figures in scores.by_type().items()
         ],
     )
@@ -262,17 +260,19 @@ def retrieval(
     The corpus goes into the collection eval-NAME and stays there, so that a second run only
     searches; use --home to keep it apart from yours. What was found is added to evaluations.jsonl.
     """
-    from ondol.lab.evaluate import quality_gate as gate
+    from ondol.lab.evaluate import quality_gate
     from ondol.lab.evaluate.datasets import load_beir
     from ondol.lab.evaluate.history import record
 
     loaded = load_beir(dataset)
     wish = _Wish(mode, all_modes, rerank, dict(against))
     other = _other_settings(invocation, wish) if against else None
-    before = gate.read_baseline(baseline, dataset=loaded.name, mode=mode) if baseline else None
+    before = (
+        quality_gate.read_baseline(baseline, dataset=loaded.name, mode=mode) if baseline else None
+    )
     found = invocation.run(_retrieval(invocation, loaded, wish, other))
     scores = found.modes[mode].queries
-    verdict = None if before is None else gate.check(before, scores, tolerance=tolerance)
+    verdict = None if before is None else quality_gate.check(before, scores, tolerance=tolerance)
     kept = {**found.as_json(mode), "settings": _settings(invocation)}
     record(invocation.settings.home, "retrieval", kept, at=invocation.clock.wall())
     if page is not None:
@@ -281,7 +281,7 @@ def retrieval(
     if verdict is not None:
         verdict.enforce()
     if save_baseline is not None:
-        gate.save_baseline(save_baseline, scores, dataset=found.dataset, mode=mode)
+        quality_gate.save_baseline(save_baseline, scores, dataset=found.dataset, mode=mode)
         invocation.output.note(f"baseline written to {save_baseline}")
 
 

@@ -37,6 +37,7 @@ from ondol.core.clock import Clock
 from ondol.core.errors import Conflict, InvalidInput, NotFound, OndolError
 from ondol.core.settings import Settings
 from ondol.core.settings.sections import RetrievalSettings
+from ondol.core.types import OnStep
 from ondol.documents.ingest_passages import (
     PreparedDocument,
     Vectors,
@@ -224,7 +225,7 @@ def changed(settings: RetrievalSettings) -> dict[str, Any]:
     return {f"retrieval.{key}": getattr(settings, key) for key in keys}
 
 
-Told = Callable[[], None]
+OnCut = Callable[[], None]
 """Told of each document that is cut."""
 
 
@@ -258,7 +259,7 @@ class Cutting:
         """How many documents each cut takes."""
         return self._kept.documents
 
-    async def make(self, chunking: ChunkOptions, *, told: Told | None = None) -> Cut:
+    async def make(self, chunking: ChunkOptions, *, told: OnCut | None = None) -> Cut:
         """Return the collection as ``chunking`` cuts it; raises the first document's error."""
         started = self._clock.monotonic()
         making = _Making(f"cut-{len(self._made)}", chunking)
@@ -398,9 +399,6 @@ _RERANK_DEPTHS = (20, 50)
 CHUNKS = 20
 """Hits asked for, or as many as are set: few, as a person does, so that candidates and reranking
 depths can tell."""
-
-OnStep = Callable[[int, int, str], None]
-"""Told of steps done, steps in all, and what they are: a step is a question or a document cut."""
 
 
 class Optimiser:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ondol.core.errors import BackendError
-from ondol.core.types import FloatMatrix
+from ondol.core.types import FloatMatrix, OnStep
 from ondol.lab.evaluate.datasets import FidelityMaterial, Retrieval
 from ondol.lab.evaluate.fidelity import (
     EmbedderFidelity,
@@ -37,7 +37,6 @@ TOKEN_BUDGET = 512
 """Small, so that measuring fidelity does not raise the peak memory that a probe reports."""
 
 MATES = 24
-OnStep = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)

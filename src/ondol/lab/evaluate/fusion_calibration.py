@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from ondol.answers.selection import estimate_tokens
 from ondol.core.extras import needs_extra
 from ondol.core.settings.sections import RetrievalSettings
-from ondol.core.types import Hit
+from ondol.core.types import Hit, OnProgress
 from ondol.lab.evaluate.answer_evaluation import differences
 from ondol.lab.evaluate.datasets import Query, halves
 from ondol.lab.evaluate.retrieval_evaluation import ask_all
@@ -136,8 +136,6 @@ def _logistic(features: Floats, labels: NDArray[np.bool_], weights: Floats) -> F
 MARGIN = 0.005
 """How far below its better leg a fusion may be and still be accepted."""
 
-Told = Callable[[int, int], None]
-
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
@@ -185,7 +183,7 @@ class Calibrator:
         self._default = settings.dense_weight
 
     async def learn(
-        self, collection: str, queries: Sequence[Query], *, told: Told | None = None
+        self, collection: str, queries: Sequence[Query], *, told: OnProgress | None = None
     ) -> LearnedFusion:
         """Return what ``queries`` teach about ``collection``; ``told`` hears (done, total).
 
@@ -289,7 +287,7 @@ async def rerank_gains(
     *,
     model: str,
     now: Callable[[], float],
-    told: Told | None = None,
+    told: OnProgress | None = None,
 ) -> dict[str, RerankVerdict]:
     """Return a verdict on reranker ``model`` for every language with at least 8 questions."""
     groups: dict[str, list[Query]] = {}

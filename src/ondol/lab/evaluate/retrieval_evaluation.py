@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ondol.core.types import Hit, SearchMode
+from ondol.core.types import Hit, OnProgress, SearchMode
 from ondol.documents.ingest import IngestService
 from ondol.documents.ingest_report import Progress
 from ondol.lab.evaluate.answer_evaluation import (
@@ -30,7 +30,6 @@ MODES: tuple[SearchMode, ...] = ("hybrid", "dense", "lexical")
 CHUNKS = 60
 """Hits looked at for ten documents: a long document may hold many of them."""
 
-Told = Callable[[int, int], None]
 Seen = Callable[[Query, Sequence[str], Sequence[Hit]], None]
 """Hears of a query, the hits found for it, and the document each is of."""
 
@@ -127,7 +126,7 @@ class RetrievalEvaluator:
         modes: Sequence[SearchMode] = MODES,
         rerank: bool | None = False,
         ingesting: Progress | None = None,
-        querying: Told | None = None,
+        querying: OnProgress | None = None,
     ) -> RetrievalEvaluation:
         """Ingest ``dataset`` and score its queries; ``querying`` hears (done, total)."""
         collection = collection_of(dataset)
@@ -164,7 +163,7 @@ async def ask_all(
     rerank: bool | None,
     now: Callable[[], float],
     chunks: int = CHUNKS,
-    querying: Told | None = None,
+    querying: OnProgress | None = None,
     names: Mapping[str, str] | None = None,
     seen: Seen | None = None,
 ) -> RetrievalScores:
@@ -192,7 +191,7 @@ def collection_of(dataset: RetrievalDataset) -> str:
     return f"eval-{dataset.name}"
 
 
-def _shifted(told: Told | None, before: int, total: int) -> Told | None:
+def _shifted(told: OnProgress | None, before: int, total: int) -> OnProgress | None:
     if told is None:
         return None
     return lambda done, _: told(before + done, total)

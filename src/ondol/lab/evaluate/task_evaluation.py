@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from ondol.core.clock import Clock
+from ondol.core.types import OnStep
 from ondol.lab.evaluate.legal_scores import law_figures
 from ondol.lab.evaluate.statistics import (
     knowable,
@@ -30,7 +31,6 @@ from ondol.lab.evaluate.task_runs import (
     Done,
     EvaluationRun,
     Figures,
-    OnStep,
     claim_keys,
     judged_claims,
     rows_of,

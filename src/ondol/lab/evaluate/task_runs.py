@@ -13,7 +13,7 @@ everything it cites is there, word for word, and cites something at all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from ondol.answers.features import coverage, features, numbers, union
 from ondol.core.clock import Clock, SystemClock
 from ondol.core.errors import OndolError
 from ondol.core.request_terms import RequestTerms
+from ondol.core.types import OnStep
 from ondol.lab.evaluate.task_items import ItemSources, TaskItem
 from ondol.tasks.declaration import Task
 from ondol.tasks.steps.verify import VerifyParameters
@@ -28,8 +29,6 @@ from ondol.tasks.task_service import TaskResult, TaskService
 
 LANE = "batch"
 """It promises no first token, so that no run is refused for being long."""
-
-OnStep = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ondol.core.errors import GateFailed
-from ondol.core.types import SearchMode
+from ondol.core.types import OnProgress, SearchMode
 from ondol.lab.evaluate.answer_evaluation import values
 from ondol.lab.evaluate.datasets import Query
 from ondol.lab.evaluate.retrieval_evaluation import RetrievalScores, ask_all
@@ -20,8 +20,6 @@ from ondol.lab.evaluate.statistics import Difference, difference
 from ondol.search.retrieval import RetrievalService
 
 FIGURE = "ndcg_at_10"
-
-Told = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ async def examine(
     *,
     modes: Sequence[SearchMode],
     now: Callable[[], float],
-    told: Told | None = None,
+    told: OnProgress | None = None,
 ) -> ExamVerdict:
     """Ask both models every query in every mode; ``told`` hears (done, total)."""
     total, done = 2 * len(modes) * len(queries), 0

@@ -29,7 +29,7 @@ from ondol.app.container import Container
 from ondol.core.clock import Clock
 from ondol.core.errors import InvalidInput, OndolError
 from ondol.core.settings import Settings
-from ondol.core.types import FloatMatrix, Pair
+from ondol.core.types import FloatMatrix, OnProgress, Pair
 from ondol.lab.evaluate.datasets import Query
 from ondol.lab.finetune.candidate import adopt, candidate_files, make_candidate
 from ondol.lab.finetune.embedder_training import (
@@ -67,8 +67,6 @@ from ondol.store.documents import DocumentStore
 from ondol.store.records import Collection
 
 _AT_ONCE = 128
-
-Told = Callable[[int, int], None]
 
 
 class RevectoredStore:
@@ -121,7 +119,7 @@ async def revectored(
     pieces: Sequence[TextPiece],
     embedding: EmbeddingService,
     *,
-    told: Told | None = None,
+    told: OnProgress | None = None,
 ) -> DocumentStore:
     """Embed all ``pieces`` of ``collection`` anew; return the store as seen through those vectors.
 

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 from ondol.app.components import Parts
 from ondol.app.container import Container
-from ondol.core.types import Pair
+from ondol.core.types import OnProgress, Pair
 from ondol.lab.evaluate.answer_evaluation import FIGURES, QueryScore, mean, score, values
 from ondol.lab.evaluate.datasets import Query
 from ondol.lab.evaluate.retrieval_evaluation import CHUNKS
 from ondol.lab.evaluate.statistics import difference
 from ondol.lab.finetune.embedder_training import OnTraining, TrainedWeights
-from ondol.lab.finetune.exam import FIGURE, ExamVerdict, ModeVerdict, Told
+from ondol.lab.finetune.exam import FIGURE, ExamVerdict, ModeVerdict
 from ondol.lab.finetune.finetuning import Finetuning, PreparedFinetuning
 from ondol.lab.finetune.reranker_training import train_reranker
 from ondol.lab.finetune.training_pairs import TrainingMaterial
@@ -68,7 +68,7 @@ async def examine_reranker(
     queries: Sequence[Query],
     *,
     depth: int,
-    told: Told | None = None,
+    told: OnProgress | None = None,
 ) -> ExamVerdict:
     """Compare search as it is set with the same hits, the first ``depth`` of them reordered."""
     plain: list[QueryScore] = []

@@ -26,13 +26,13 @@ import json
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ondol.core.errors import InvalidInput
-from ondol.core.types import Passage, ReadDocument, SearchMode
+from ondol.core.types import OnProgress, Passage, ReadDocument, SearchMode
 from ondol.documents.chunking.index_words import indexed_text
 from ondol.lab.evaluate.datasets import Query, load_beir, read_jsonl
 from ondol.language.sentences import split_sentences
@@ -229,9 +229,6 @@ def _cloze(piece: TextPiece, chance: random.Random) -> MadePair | None:
     return MadePair(piece.bare[start:end].strip(), rest, piece.document)
 
 
-Told = Callable[[int, int], None]
-
-
 @dataclass(frozen=True, slots=True)
 class TrainingItem:
     """A query; passages are numbered as in the material: right, wrong, and not to be counted."""
@@ -272,7 +269,7 @@ class MaterialMaker:
         pieces: Sequence[TextPiece],
         *,
         mining: Mining,
-        told: Told | None = None,
+        told: OnProgress | None = None,
     ) -> None:
         self._retrieval = retrieval
         self._collection = collection

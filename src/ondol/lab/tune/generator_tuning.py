@@ -33,7 +33,7 @@ from ondol.core.clock import Clock
 from ondol.core.errors import GateFailed, OndolError
 from ondol.core.machine import Machine
 from ondol.core.settings.sections import GenerationSettings
-from ondol.core.types import DoneEvent, GenerationRequest, Message, TokenEvent, Usage
+from ondol.core.types import DoneEvent, GenerationRequest, Message, OnNote, TokenEvent, Usage
 from ondol.lab.tune.tuning import Tuned, TuneOptions
 from ondol.models.generator_form import (
     CHUNK_SECONDS,
@@ -377,9 +377,6 @@ def _peak_of(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
-Note = Callable[[str], None]
-
-
 class Measures(Protocol):
     """Measures one candidate after the other; ``reference`` is what the first that ran said."""
 
@@ -439,7 +436,7 @@ class GeneratorTuneService:
         self._forms = offered_forms(home) if forms is None else tuple(forms)
         self._measurer = measurer
 
-    def tune(self, files: ModelFiles, *, wish: TuneOptions, note: Note) -> Tuned:
+    def tune(self, files: ModelFiles, *, wish: TuneOptions, note: OnNote) -> Tuned:
         """Measure and choose; ``note`` hears what is being done. Raises ``GateFailed``."""
         builds = native_builds(self._home)
         key = generator_key(files, machine=self._machine, builds=builds)
@@ -455,7 +452,7 @@ class GeneratorTuneService:
         return len(self._forms) + (0 if wish.quick else 6)
 
     def _search(
-        self, files: ModelFiles, key: ProfileKey, wish: TuneOptions, note: Note
+        self, files: ModelFiles, key: ProfileKey, wish: TuneOptions, note: OnNote
     ) -> list[MeasuredGenerator]:
         dose = QUICK if wish.quick else Dose()
         head = {"key": asdict(key), "dose": asdict(dose), "slots": self._settings.slots}
@@ -485,7 +482,7 @@ class GeneratorTuneService:
         candidates: Sequence[GeneratorCandidate],
         measurer: Measures,
         kept: Kept,
-        note: Note,
+        note: OnNote,
         until: float | None,
     ) -> list[MeasuredGenerator]:
         found: list[MeasuredGenerator] = []

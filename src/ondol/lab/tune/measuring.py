@@ -18,6 +18,7 @@ from typing import Any
 
 from ondol.core.clock import Clock
 from ondol.core.errors import BackendError, ProbeFailed
+from ondol.core.types import OnNote
 from ondol.lab.evaluate.fidelity import Fidelity
 from ondol.lab.evaluate.form_fidelity import FidelityItems, figures
 from ondol.lab.evaluate.statistics import percentile
@@ -110,8 +111,6 @@ def _median(values: list[float]) -> float:
 AT_LEAST = 2
 """Engines that are measured however late it is: a model's default form and the reference."""
 
-Note = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True)
 class TuneLoad:
@@ -141,7 +140,7 @@ class ProbeMeasurer:
         folder: Path,
         cores: int,
         clock: Clock,
-        note: Note,
+        note: OnNote,
         is_made: Callable[[str], bool],
     ) -> None:
         self._subject = subject

@@ -18,6 +18,7 @@ from typing import Any
 from ondol.core.clock import Clock
 from ondol.core.machine import Machine
 from ondol.core.settings.sections import FidelitySettings
+from ondol.core.types import OnNote
 from ondol.lab.evaluate.datasets import FidelityMaterial, material
 from ondol.lab.evaluate.form_fidelity import FidelityItems
 from ondol.lab.probe.operations import Subject, is_made, pair_items
@@ -31,7 +32,7 @@ from ondol.lab.tune.form_search import (
     choose,
     search,
 )
-from ondol.lab.tune.measuring import Note, ProbeMeasurer, TuneLoad
+from ondol.lab.tune.measuring import ProbeMeasurer, TuneLoad
 from ondol.lab.tune.tune_plot import draw
 from ondol.models.library import ModelFiles
 from ondol.models.profile import ModelProfile, ProfileKey, key_of, read_profile, write_profile
@@ -88,7 +89,7 @@ class TuneService:
         self._clock = clock
         self._measurer = measurer
 
-    def tune(self, files: ModelFiles, *, wish: TuneOptions, note: Note) -> Tuned:
+    def tune(self, files: ModelFiles, *, wish: TuneOptions, note: OnNote) -> Tuned:
         """Measure and choose; ``note`` hears what is being done.
 
         Raises ``GateFailed`` when no form may be chosen and ``ProbeFailed`` when the reference form
@@ -114,7 +115,7 @@ class TuneService:
         return first if wish.quick else first + later
 
     def _search(
-        self, subject: Subject, files: ModelFiles, key: ProfileKey, wish: TuneOptions, note: Note
+        self, subject: Subject, files: ModelFiles, key: ProfileKey, wish: TuneOptions, note: OnNote
     ) -> list[MeasuredForm]:
         found = material(subject.role, subject.languages)
         if wish.quick:
@@ -145,7 +146,7 @@ class TuneService:
         load: TuneLoad,
         folder: Path,
         files: ModelFiles,
-        note: Note,
+        note: OnNote,
     ) -> Measurer:
         if self._measurer is not None:
             return self._measurer(subject, found, load, folder)

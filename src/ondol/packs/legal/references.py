@@ -248,9 +248,9 @@ def _suffixes(words: str) -> Iterator[tuple[int, str]]:
             yield match.start(), name
 
 
-_LAWFUL_SPOKEN_LAW = re.compile(r"법률|법|령|규칙|규정|조례|준칙|약관|규약|지침|고시")
+_LAW_ENDING = re.compile(r"법률|법|령|규칙|규정|조례|준칙|약관|규약|지침|고시")
 _RUN = re.compile(r"[0-9A-Za-z가-힣·ㆍ]+(?:[ \t]+[0-9A-Za-z가-힣·ㆍ]+)*")
-_WORD_SPOKEN_LAW = re.compile(r"\S+")
+_SPOKEN_WORD = re.compile(r"\S+")
 _KEY = re.compile(r"ref(.+?)제\d{1,5}조(?:의\d{1,3})?")
 _WORDS = 8  # that the name of a law may have
 Named = tuple[int, bool, tuple[str, ...]]
@@ -298,8 +298,8 @@ def _alone(text: str, known: Mapping[str, str]) -> Iterator[Named]:
     """Yield end, whether it is a known law, and readings of what ends like a law's name."""
     full = frozenset(known.values())
     for run in _RUN.finditer(text):
-        starts = [word.start() for word in _WORD_SPOKEN_LAW.finditer(text, run.start(), run.end())]
-        for ending in _LAWFUL_SPOKEN_LAW.finditer(text, run.start(), run.end()):
+        starts = [word.start() for word in _SPOKEN_WORD.finditer(text, run.start(), run.end())]
+        for ending in _LAW_ENDING.finditer(text, run.start(), run.end()):
             end = ending.end()
             if not noun_may_end(text, end):
                 continue

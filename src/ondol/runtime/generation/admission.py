@@ -2,8 +2,7 @@
 
 In this order: a place in its lane and in its key's share; its foreseen first token against its
 deadline; the machine's resources. What is refused learns the reason and when to come back. Knows no
-future and no timer. What a request is told that cannot be served now: one function a reason, each
-with the remedy.
+future and no timer.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ondol.core.clock import Clock
-from ondol.core.errors import NotReady, Overloaded
 from ondol.core.request_terms import RequestTerms
 from ondol.core.settings.lane_sections import BATCH
+from ondol.runtime.generation import refusals
 from ondol.runtime.generation.lane_queue import LaneQueue, QueuedRequest, Size
 from ondol.runtime.generation.policy import WaitingRequest
 
@@ -67,13 +66,15 @@ class Admission:
         rules = queue.lanes.lane(lane)
         waiting = queue.depth(lane)
         if waiting >= rules.queue:
-            raise lane_full(
+            raise refusals.lane_full(
                 lane, waiting=waiting, limit=rules.queue, retry_after=self._next_place(lane)
             )
         held = queue.held(lane, terms.tenant)
         allowed = max(1, int(terms.share * (rules.queue + min(rules.running, queue.slots))))
         if terms.share < 1 and held >= allowed:
-            raise share_used(lane, held=held, limit=allowed, retry_after=self._next_place(lane))
+            raise refusals.share_used(
+                lane, held=held, limit=allowed, retry_after=self._next_place(lane)
+            )
 
     def _next_place(self, lane: str) -> float:
         return self.jittered(self._queue.pace.seconds_for(1, lane=lane))
@@ -126,10 +127,12 @@ class Admission:
         item = ticket.waiting
         deadline = item.deadline or 0.0
         if item.hopeless(now):
-            raise deadline_unreachable(prefill=item.prefill, deadline=deadline - item.arrived)
+            raise refusals.deadline_unreachable(
+                prefill=item.prefill, deadline=deadline - item.arrived
+            )
         late = start + item.prefill - deadline
         if late > 0:
-            raise deadline_infeasible(
+            raise refusals.deadline_infeasible(
                 first_token=start + ticket.estimate.prefill - item.arrived,
                 deadline=deadline - item.arrived,
                 retry_after=self.jittered(late),
@@ -139,101 +142,15 @@ class Admission:
         limit = self._queue.lanes.lane(lane).queue_seconds
         bearable = _FORESIGHT * limit
         if wait > bearable:
-            raise wait_foreseen(
+            raise refusals.wait_foreseen(
                 lane, seconds=wait, limit=limit, retry_after=self.jittered(wait - bearable)
             )
 
     def _require_resources(self, lane: str) -> None:
         pressure = self._queue.pressure
         if pressure.shed and lane == BATCH:
-            raise shed(
+            raise refusals.shed(
                 lane,
                 reasons=", ".join(pressure.reasons),
                 retry_after=self.jittered(pressure.retry_after),
             )
-
-
-_UNREACHABLE_SECONDS = 60.0
-
-
-def lane_full(lane: str, *, waiting: int, limit: int, retry_after: float) -> Overloaded:
-    return Overloaded(
-        f"{waiting} requests wait in the lane {lane}, the limit is {limit}",
-        retry_after=retry_after,
-        hint=f"send again after Retry-After seconds, or raise lanes.{lane}.queue",
-    )
-
-
-def share_used(lane: str, *, held: int, limit: int, retry_after: float) -> Overloaded:
-    return Overloaded(
-        f"this API key holds {held} places of the lane {lane}, its share is {limit}",
-        retry_after=retry_after,
-        hint="wait for your own requests, or ask for a larger share",
-        code="share_used",
-    )
-
-
-def wait_foreseen(lane: str, *, seconds: float, limit: float, retry_after: float) -> Overloaded:
-    return Overloaded(
-        f"a slot is about {seconds:.0f} s away, the limit of the lane {lane} is {limit:g} s",
-        retry_after=retry_after,
-        hint=f"send again after Retry-After seconds, or raise lanes.{lane}.queue_seconds",
-    )
-
-
-def waited_out(lane: str, *, seconds: float, retry_after: float) -> Overloaded:
-    return Overloaded(
-        f"waited {seconds:g} s in the queue of the lane {lane}, the limit",
-        retry_after=retry_after,
-        hint=f"the machine is overloaded: send less at once or raise lanes.{lane}.queue_seconds",
-        code="queue_deadline_exceeded",
-    )
-
-
-def deadline_infeasible(*, first_token: float, deadline: float, retry_after: float) -> Overloaded:
-    """``first_token`` and ``deadline`` are seconds after the request's arrival."""
-    return Overloaded(
-        f"the first token would come about {first_token:.1f} s after the request, "
-        f"it was promised within {deadline:.1f} s",
-        retry_after=retry_after,
-        hint="send again after Retry-After seconds, or allow a later deadline (x-ondol-deadline-ms)",
-        code="deadline_infeasible",
-    )
-
-
-def deadline_lapsed(*, waited: float, deadline: float, retry_after: float) -> Overloaded:
-    """It waited in good hope; now it could not keep the deadline if it began at once."""
-    return Overloaded(
-        f"after {waited:.1f} s in the queue the first token can no longer come within "
-        f"{deadline:.1f} s of the request",
-        retry_after=retry_after,
-        hint="send again after Retry-After seconds, or allow a later deadline (x-ondol-deadline-ms)",
-        code="deadline_lapsed",
-    )
-
-
-def deadline_unreachable(*, prefill: float, deadline: float) -> Overloaded:
-    """The machine could not keep this promise if it did nothing else."""
-    return Overloaded(
-        f"reading this prompt alone takes about {prefill:.1f} s here, "
-        f"the first token was wanted within {deadline:.1f} s",
-        retry_after=_UNREACHABLE_SECONDS,
-        hint="shorten the prompt or allow a later deadline (x-ondol-deadline-ms); "
-        "waiting will not help",
-        code="deadline_unreachable",
-    )
-
-
-def shed(lane: str, *, reasons: str, retry_after: float) -> Overloaded:
-    return Overloaded(
-        f"the machine is short of {reasons}, so the lane {lane} is closed for now",
-        retry_after=retry_after,
-        hint="send again after Retry-After seconds",
-        code="shed",
-    )
-
-
-def closing() -> NotReady:
-    return NotReady(
-        "the generator is being closed", retry_after=5.0, hint="send again after Retry-After"
-    )

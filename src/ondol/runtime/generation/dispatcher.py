@@ -18,7 +18,7 @@ from ondol.core.lane_state import QueueSnapshot
 from ondol.core.request_terms import RequestTerms
 from ondol.core.settings.lane_sections import LANES, LanesSettings
 from ondol.core.timers import LoopTimers, Timer, Timers
-from ondol.runtime.generation import admission as refusals
+from ondol.runtime.generation import refusals
 from ondol.runtime.generation.admission import Admission
 from ondol.runtime.generation.lane_queue import LaneQueue, QueuedRequest, Size
 from ondol.runtime.generation.policy import Policy

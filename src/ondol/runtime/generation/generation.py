@@ -29,7 +29,7 @@ from ondol.core.lane_state import QueueSnapshot
 from ondol.core.request_terms import RequestTerms
 from ondol.core.settings.lane_sections import BATCH, LANES, LanesSettings
 from ondol.core.types import DoneEvent, GenerationEvent, GenerationRequest
-from ondol.runtime.generation import admission as refusals
+from ondol.runtime.generation import refusals
 from ondol.runtime.generation.cost import CostModel, Estimate, PromptShape, Served
 from ondol.runtime.generation.dispatcher import Dispatcher
 from ondol.runtime.generation.lane_queue import Size

@@ -23,7 +23,8 @@ from ondol.telemetry.goodput import LaneFigures
 from ondol.telemetry.metrics import CONTENT_TYPE
 
 routes = router("operations")
-health_routes = router("operations")
+
+RETRY_SECONDS = 2
 
 
 @routes.get("/metrics")
@@ -85,16 +86,13 @@ def _generator(container: Container) -> dict[str, Any] | None:
     return {name: value for name, value in asdict(now).items() if name != "lanes"}
 
 
-RETRY_SECONDS = 2
-
-
-@health_routes.get("/health/live")
+@routes.get("/health/live")
 async def live() -> Response:
     """Answer 200 for as long as the process runs."""
     return json_response({"status": "live"})
 
 
-@health_routes.get("/health/ready")
+@routes.get("/health/ready")
 async def ready(life: Life) -> Response:
     """Answer 200 when every component is ready, else 503 with the reasons."""
     health = life.health()
