@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import click
@@ -26,6 +27,38 @@ WRITTEN = [
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(ondol [^`]+)`")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+SECTIONS = {key.rpartition(".")[0] for key in known_keys()} - {""}
+SETTING = re.compile(
+    rf"((?:{'|'.join(sorted({s.partition('.')[0] for s in SECTIONS}))})\.[a-z_.*]+)( ?=|$)"
+)
+
+
+def is_setting(key: str) -> bool:
+    """Whether ``key`` is a setting, or a pattern such as ``lanes.*.queue`` that settings match."""
+    return any(fnmatchcase(known, key) for known in known_keys())
+
+
+def named_settings(text: str) -> Iterator[str]:
+    """Yield what ``text`` gives out as a setting: in inline code, after ``--set``, in a TOML block.
+
+    Names of modules, of files and of Python objects in inline code are none.
+    """
+    for code in re.findall(r"`([^`\n]+)`", FENCE.sub("", text)):
+        if match := SETTING.match(code):
+            yield match[1]
+    yield from re.findall(r"--set[ =]([a-z_.]+)=", text)
+    for language, block in FENCE.findall(text):
+        if language == "toml":
+            yield from _toml_settings(block)
+
+
+def _toml_settings(block: str) -> Iterator[str]:
+    """Yield the keys of a block that is an ``ondol.toml``: one of its tables is a section."""
+    tables = re.findall(r"^\[([a-z_.]+)\]\n((?:(?!\[).*\n)*)", block, re.MULTILINE)
+    if not any(table in SECTIONS for table, _ in tables):
+        return
+    for table, lines in tables:
+        yield from (f"{table}.{key}" for key in re.findall(r"^([a-z_]+) *=", lines, re.MULTILINE))
 
 
 def names(paths: list[Path]) -> list[str]:
@@ -111,12 +144,10 @@ def test_links_lead_somewhere(name: str) -> None:
             assert (path.parent / target).exists(), f"{name} links to {target}"
 
 
-@pytest.mark.parametrize("name", names(WRITTEN))
+@pytest.mark.parametrize("name", names([*WRITTEN, *GENERATED]))
 def test_settings_that_are_named_exist(name: str) -> None:
     text = (ROOT / name).read_text("utf-8")
-    sections = {key.rpartition(".")[0] for key in known_keys()} - {""}
-    for word in re.findall(rf"`((?:{'|'.join(sections)})\.[a-z_]+)`", text):
-        assert word in known_keys(), f"{name} names {word}"
+    assert not [key for key in named_settings(text) if not is_setting(key)]
     variables = {f"ONDOL_{key.replace('.', '_').upper()}" for key in known_keys()}
     for word in re.findall(r"\bONDOL_[A-Z_]*[A-Z]\b", text):
         assert word in variables | {
@@ -125,6 +156,24 @@ def test_settings_that_are_named_exist(name: str) -> None:
             "ONDOL_TEST_KILLS",
             "ONDOL_TEST_MODELS",
         }, f"{name} names {word}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`lanes.queue_seconds`",
+        "`lanes.chat.patience`",
+        "`lanes.nobody.queue`",
+        '`retrieval.fuse = "scores"`',
+        "`ondol --set generation.modell=auto serve`",
+        "```bash\nondol ask x -c y --set answer.passage=3\n```",
+        "```toml\n[lanes.chat]\npatience = 3\n```",
+        "```toml\n[serve]\nport = 3\n[retrieval]\ntop_k = 3\n```",
+        "`lanes.*.nothing`",
+    ],
+)
+def test_a_setting_that_does_not_exist_would_be_noticed(text: str) -> None:
+    assert [key for key in named_settings(text) if not is_setting(key)]
 
 
 @pytest.mark.parametrize("name", names(list(GENERATED)))
