@@ -21,7 +21,14 @@ ROOT = Path(__file__).resolve().parents[2]
 GENERATED = set(pages())
 WRITTEN = [
     path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
+    for path in [
+        *ROOT.glob("*.md"),
+        *(
+            page
+            for room in ("benchmarks", "docs", "examples")
+            for page in ROOT.glob(f"{room}/**/*.md")
+        ),
+    ]
     if path not in GENERATED
 ]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -174,6 +181,24 @@ def test_settings_that_are_named_exist(name: str) -> None:
 )
 def test_a_setting_that_does_not_exist_would_be_noticed(text: str) -> None:
     assert [key for key in named_settings(text) if not is_setting(key)]
+
+
+def test_nothing_speaks_of_numbered_issues() -> None:
+    """An issue of another project is named with its repository."""
+    spoken = re.compile(r"\bissues? #?\d+|\b(?:fixes|closes|see) #\d+", re.IGNORECASE)
+    for path in [*WRITTEN, *ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("tests/**/*.py")]:
+        for line in path.read_text("utf-8").splitlines():
+            told = re.sub(r"[\w.-]+/[\w.-]+ (?:issue )?#?\d+", "", line)
+            assert not spoken.search(told), f"{path.relative_to(ROOT)}: {line.strip()}"
+
+
+def test_results_are_named_for_what_they_show() -> None:
+    results = ROOT / "benchmarks" / "results"
+    pages_shown = set(LINK.findall((results / "README.md").read_text("utf-8")))
+    for path in results.iterdir():
+        assert not re.search(r"\d", path.name), path.name
+        if path.suffix != ".svg" and path.name != "README.md":
+            assert path.name in pages_shown, f"results/README.md does not list {path.name}"
 
 
 @pytest.mark.parametrize("name", names(list(GENERATED)))
