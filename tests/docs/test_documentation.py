@@ -186,7 +186,10 @@ def test_a_setting_that_does_not_exist_would_be_noticed(text: str) -> None:
 def test_nothing_speaks_of_numbered_issues() -> None:
     """An issue of another project is named with its repository."""
     spoken = re.compile(r"\bissues? #?\d+|\b(?:fixes|closes|see) #\d+", re.IGNORECASE)
-    for path in [*WRITTEN, *ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("tests/**/*.py")]:
+    code = [
+        path for room in ("benchmarks", "src", "tests") for path in ROOT.glob(f"{room}/**/*.py")
+    ]
+    for path in [*WRITTEN, *code]:
         for line in path.read_text("utf-8").splitlines():
             told = re.sub(r"[\w.-]+/[\w.-]+ (?:issue )?#?\d+", "", line)
             assert not spoken.search(told), f"{path.relative_to(ROOT)}: {line.strip()}"

@@ -3,7 +3,7 @@
 A policy sees the queue, the clock and what each lane has had, and returns an order; it knows no
 thread, no future and no backend. ``slo`` orders by work and slack and refuses what has become
 hopeless; ``sjf`` and ``fifo`` are there to be compared with, and refuse nothing.
-Sources: least work and slack (issue 4's model), highest response ratio (Brinch Hansen 1971),
+Sources: least work and slack (docs/adr/0027-order-by-work-and-slack.md), highest response ratio (Brinch Hansen 1971),
 virtual token counters (Sheng et al., OSDI 2024).
 
 When each waiting request would begin, if the order stayed and everything went as estimated.
